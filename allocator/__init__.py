@@ -1,0 +1,78 @@
+"""Choose a bit-width, rank or format per layer of a neural network: optimal under a budget, with a checked proof.
+
+Names are loaded on first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Problem": "allocator.problem",
+    "Solution": "allocator.solution",
+    "Answer": "allocator.solution",
+    "Allocation": "allocator.solution",
+    "Limits": "allocator.protocols",
+    "Exactness": "allocator.protocols",
+    "load_problem": "allocator.formats.problems",
+    "save_problem": "allocator.formats.problems",
+    "load_solution": "allocator.formats.solutions",
+    "solve": "allocator.pipeline",
+    "compare": "allocator.comparison",
+    "solvers": "allocator.listing",
+    "Workload": "allocator.workload",
+    "Space": "allocator.space",
+    "profile": "allocator.profiling",
+    "apply_": "allocator.applier.apply",
+    "compress": "allocator.applier.checkpoint",
+    "load_compressed": "allocator.applier.checkpoint",
+}
+
+if TYPE_CHECKING:
+    from allocator.applier.apply import apply_
+    from allocator.applier.checkpoint import compress, load_compressed
+    from allocator.comparison import compare
+    from allocator.formats.problems import load_problem, save_problem
+    from allocator.formats.solutions import load_solution
+    from allocator.listing import solvers
+    from allocator.pipeline import solve
+    from allocator.problem import Problem
+    from allocator.profiling import profile
+    from allocator.protocols import Exactness, Limits
+    from allocator.solution import Allocation, Answer, Solution
+    from allocator.space import Space
+    from allocator.workload import Workload
+
+__all__ = [
+    "Allocation",
+    "Answer",
+    "Exactness",
+    "Limits",
+    "Problem",
+    "Solution",
+    "Space",
+    "Workload",
+    "apply_",
+    "compare",
+    "compress",
+    "load_compressed",
+    "load_problem",
+    "load_solution",
+    "profile",
+    "save_problem",
+    "solve",
+    "solvers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'allocator' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

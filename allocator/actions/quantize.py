@@ -1,0 +1,126 @@
+"""Store each weight as a code of a few bits, with a scale per tensor, channel or group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from allocator.actions.action import ACTIVATION_BITS, read, require_one_of, require_whole
+from allocator.actions.layer import Layer
+from allocator.errors import ActionError
+
+SCHEMES = ("symmetric", "asymmetric")
+GRANULARITIES = ("tensor", "channel", "group")
+METHODS = ("rtn", "mse", "gptq")
+SCALE_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize:
+    """Uniform quantisation of the weight matrix (rows × columns, see `Layer`).
+
+    Let q = 2^(bits−1) − 1 and L = 2^bits − 1. Within the weights w that share a scale,
+
+    - symmetric:        s = max|w| / q,         code = clip(round(w/s), −q, q),      ŵ = s·code;
+    - symmetric, 1 bit: s = mean|w|,            code = 1 if w ≥ 0 else −1,           ŵ = s·code
+      (this s minimises the squared error: XNOR-Net, Rastegari et al. 2016);
+    - asymmetric:       m = min w, s = (max w − min w) / L, code = clip(round((w−m)/s), 0, L), ŵ = m + s·code.
+
+    s and m are first rounded to `scale_dtype`, and the codes are taken with the rounded ones; ties round to even.
+    s = 0 means ŵ = m exactly (0 when symmetric).
+
+    Stored: one bit stream of ceil(weights·bits/8) bytes for the whole tensor, then the scales, then (asymmetric)
+    the minima.
+
+    Attributes:
+        bits: width of a code, 1 to 8.
+        scheme: symmetric or asymmetric.
+        granularity: which weights share a scale: all, those of a row, or `group_size` consecutive ones of a row.
+        group_size: only with granularity group; the last group of a row may be shorter.
+        axis: dimension whose slices are the rows; only 0 is done.
+        scale_dtype: float16 or float32.
+        method: `rtn` as above; `mse` searches a clipping factor per scale on a fixed grid for the least squared
+            error; `gptq` is costed but not yet done.
+
+    >>> conv = Layer("conv2d", (64, 3, 3, 3))
+    >>> [Quantize(bits=b).stored_bytes(conv) for b in (2, 4, 8)]
+    [560, 992, 1856]
+    """
+
+    kind: ClassVar[str] = "quantize"
+    usage: ClassVar[str] = (
+        "bits: 1..8, scheme: symmetric|asymmetric, granularity: tensor|channel|group, "
+        "group_size: ≥ 1 (with granularity group only), axis: 0, scale_dtype: float16|float32, method: rtn|mse"
+    )
+
+    bits: int
+    scheme: str = "symmetric"
+    granularity: str = "channel"
+    group_size: int | None = None
+    axis: int = 0
+    scale_dtype: str = "float16"
+    method: str = "rtn"
+
+    def __post_init__(self) -> None:
+        require_whole(self.kind, "bits", self.bits, 1, 8)
+        require_one_of(self.kind, "scheme", self.scheme, SCHEMES)
+        require_one_of(self.kind, "granularity", self.granularity, GRANULARITIES)
+        require_whole(self.kind, "axis", self.axis, 0, 0)
+        require_one_of(self.kind, "scale_dtype", self.scale_dtype, SCALE_BYTES)
+        require_one_of(self.kind, "method", self.method, METHODS)
+        if self.granularity == "group":
+            require_whole(self.kind, "group_size", self.group_size, 1)
+        elif self.group_size is not None:
+            raise ActionError(
+                f"action quantize: group_size is read only with granularity group, not {self.granularity}; leave it out"
+            )
+
+    @classmethod
+    def from_json(cls, action: Mapping[str, Any]) -> Quantize:
+        """Read {"kind": "quantize", "bits": …, …}; all keys but bits have defaults."""
+        return read(cls, action)
+
+    def to_json(self) -> dict[str, Any]:
+        """Canonical JSON form: group_size and axis only where they mean something."""
+        sharing: dict[str, Any] = {"granularity": self.granularity}
+        if self.granularity == "group":
+            sharing["group_size"] = self.group_size
+        if self.granularity != "tensor":
+            sharing["axis"] = self.axis
+        last = {"scale_dtype": self.scale_dtype, "method": self.method}
+        return {"kind": self.kind, "bits": self.bits, "scheme": self.scheme} | sharing | last
+
+    def check(self, layer: Layer) -> None:
+        """Refuse gptq, and a group longer than a row."""
+        if self.method == "gptq":
+            raise ActionError("action quantize: method gptq is known but not done yet; use rtn or mse")
+        if self.group_size is not None and self.group_size > layer.columns:
+            raise ActionError(
+                f"action quantize: group_size {self.group_size} is more than the {layer.columns} weights of a row of "
+                f"shape {layer.weight_shape}; use granularity channel, which is one group per row"
+            )
+
+    def scale_shape(self, layer: Layer) -> tuple[int, int]:
+        """Shape of the scales, rows × groups within a row: (1, 1), (rows, 1) or (rows, ceil(columns/group_size))."""
+        if self.granularity == "tensor":
+            return 1, 1
+        return layer.rows, 1 if self.group_size is None else -(-layer.columns // self.group_size)
+
+    def code_bytes(self, layer: Layer) -> int:
+        """Length of the bit stream of codes."""
+        return -(-layer.weights * self.bits // 8)
+
+    def stored_bytes(self, layer: Layer) -> int:
+        """Codes, scales and, when asymmetric, minima."""
+        rows, groups = self.scale_shape(layer)
+        numbers = rows * groups * (2 if self.scheme == "asymmetric" else 1)
+        return self.code_bytes(layer) + numbers * SCALE_BYTES[self.scale_dtype]
+
+    def macs(self, layer: Layer) -> int:
+        """Those of the layer: codes are widened before they multiply."""
+        return layer.macs
+
+    def bops(self, layer: Layer, activation_bits: int = ACTIVATION_BITS) -> int:
+        """Macs · bits · activation bits."""
+        return layer.macs * self.bits * activation_bits

@@ -1,0 +1,30 @@
+"""The applier: does to a torch model what an allocation says, in memory and on disk."""
+
+from __future__ import annotations
+
+from allocator.applier.apply import apply_
+from allocator.applier.approximate import Approximator, approximate
+from allocator.applier.checkpoint import CheckpointInfo, compress, load_compressed
+from allocator.applier.inventory import outside_bytes
+from allocator.applier.layers import Uncovered, Unit, uncovered, units
+from allocator.applier.packed import pack, unpack, unpack_factors
+from allocator.applier.plan import Step, plan
+
+__all__ = [
+    "Approximator",
+    "CheckpointInfo",
+    "Step",
+    "Uncovered",
+    "Unit",
+    "apply_",
+    "approximate",
+    "compress",
+    "load_compressed",
+    "outside_bytes",
+    "pack",
+    "plan",
+    "uncovered",
+    "units",
+    "unpack",
+    "unpack_factors",
+]

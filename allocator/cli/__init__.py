@@ -1,0 +1,81 @@
+"""The `allocator` command: one verb, one file; this one registers them and turns errors into exit codes.
+
+0 ok, 1 error, 2 usage, 3 infeasible, 4 no allocation found within the limit, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from allocator.cli.applying import apply_command, evaluate_command
+from allocator.cli.checking import check_command
+from allocator.cli.comparing import compare_command
+from allocator.cli.converting import convert_command
+from allocator.cli.demonstrating import demo_command
+from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
+from allocator.cli.profiling import profile_command
+from allocator.cli.solving import solve_command
+
+app = typer.Typer(
+    name="allocator",
+    help="Choose a bit-width, rank or format per layer: optimal under a budget, with a checked proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("check")(check_command)
+app.command("solve")(solve_command)
+app.command("compare")(compare_command)
+app.command("convert")(convert_command)
+app.command("profile")(profile_command)
+app.command("apply")(apply_command)
+app.command("evaluate")(evaluate_command)
+app.command("solvers")(solvers_command)
+app.command("profilers")(profilers_command)
+app.command("actions")(actions_command)
+app.command("schema")(schema_command)
+app.command("demo")(demo_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from allocator import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Choose a bit-width, rank or format per layer: optimal under a budget, with a checked proof."""
+
+
+def main() -> None:
+    """Run the command line; every foreseeable failure is one message on stderr and an exit code."""
+    from allocator.errors import AllocatorError, UsageError
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except AllocatorError as error:
+        print(f"allocator: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:
+        from allocator.registry import DISTRIBUTION, EXTRAS
+
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        print(f"allocator: this needs {missing!r}; pip install '{DISTRIBUTION}[{EXTRAS[missing]}]'", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        print("allocator: out of memory; use the columns form, or a smaller problem", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,81 @@
+"""`allocator apply` and `allocator evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from allocator.cli.console import number, print_json, say, table
+
+if TYPE_CHECKING:
+    from allocator.formats.types import SolutionFile
+
+
+def apply_command(
+    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    solution: Annotated[str, typer.Argument(help="solution.json.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Write the compressed model: packed weights in a safetensors file, beside its solution."""
+    from allocator.applier.checkpoint import compress
+    from allocator.cli.models import load_workload
+
+    chosen = _applicable(solution)
+    info = compress(load_workload(model).model, chosen, out)
+    if json:
+        print_json({"path": str(info.path), "bytes": info.bytes})
+    else:
+        print(f"{info.path}: {info.bytes} bytes, {len(chosen.actions)} groups")
+
+
+def evaluate_command(
+    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    solution: Annotated[str | None, typer.Option(help="Apply this solution first (in memory).")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Load this checkpoint first.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Measure the model on its evaluation data; a compressed one also against the original."""
+    import copy
+
+    from allocator.cli.models import load_workload
+    from allocator.errors import UsageError
+    from allocator.tasks.measurement import evaluate
+
+    if solution is not None and checkpoint is not None:
+        raise UsageError("--solution stands beside --checkpoint; give one of them")
+    chosen = None if solution is None else _applicable(solution)
+    workload = load_workload(model)
+    judged: Any = None
+    if chosen is not None:
+        from allocator.applier.apply import apply_
+
+        judged = apply_(copy.deepcopy(workload.model), chosen)
+    if checkpoint is not None:
+        from allocator.applier.checkpoint import load_compressed
+
+        judged = load_compressed(copy.deepcopy(workload.model), checkpoint)
+    if judged is not None:
+        say("measuring the compressed model against the original on the evaluation data")
+    measured = evaluate(workload, judged, workload.model if judged is not None else None)
+    if json:
+        print_json(measured)
+        return
+    rows = [[name, number(m["value"]), number(m["stderr"])] for name, m in measured.items()]
+    table(["metric", "value", "standard error"], rows)
+
+
+def _applicable(path: str) -> SolutionFile:
+    """A solution file that holds an allocation with actions."""
+    from allocator.errors import UsageError
+    from allocator.formats.solutions import load_solution
+
+    if path.endswith(".npz"):
+        raise UsageError(f"{path}: the compact form has no actions; write the solution with --out FILE.json")
+    file = load_solution(path)
+    if not file.actions:
+        why = f"its status is {file.status}" if file.choices is None else "its choices carry no action"
+        raise UsageError(f"{path}: there is nothing to apply: {why}")
+    return file

@@ -1,0 +1,44 @@
+"""`allocator check FILE`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from allocator.cli.console import print_json
+
+
+def check_command(
+    file: Annotated[str, typer.Argument(help="problem.json of either form; - is stdin.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Check a problem file: exit 0, or 1 with up to 100 errors as JSON pointers."""
+    from allocator.errors import ProblemError
+    from allocator.formats.problems import load_problem
+
+    try:
+        problem = load_problem(file)
+    except ProblemError as error:
+        if json:
+            print_json({"valid": False, "errors": [{"pointer": f.pointer, "message": f.message} for f in error.faults]})
+        else:
+            for fault in error.faults:
+                print(fault)
+        raise typer.Exit(1) from None
+    if json:
+        print_json(
+            {
+                "valid": True,
+                "groups": problem.group_count,
+                "choices": problem.choice_count,
+                "features": sorted(problem.features),
+                "warnings": list(problem.warnings),
+            }
+        )
+        return
+    print(f"{file}: valid; {problem.group_count} groups, {problem.choice_count} choices")
+    if problem.features:
+        print(f"  uses {', '.join(sorted(problem.features))}")
+    for warning in problem.warnings:
+        print(f"  warning: {warning}")

@@ -1,0 +1,84 @@
+"""`allocator profile MODEL`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from allocator.cli.console import progress, say
+
+if TYPE_CHECKING:
+    from allocator.space import Space
+
+
+def profile_command(
+    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    out: Annotated[str, typer.Option(help="Where to write problem.json; - is stdout.")],
+    profiler: Annotated[str, typer.Option(help="a,b[k=v]: each adds its scores; the first one's is the loss.")] = "ggn",
+    space: Annotated[str | None, typer.Option(help="JSON file of rules: pattern → actions.")] = None,
+    bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
+    ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="Written into the problem; r=V.")] = None,
+) -> None:
+    """Measure every choice of every layer and write the problem."""
+    from allocator.budgets import apply_budgets
+    from allocator.cli.models import default_space, load_workload
+    from allocator.errors import UsageError
+    from allocator.formats.problems import save_problem
+    from allocator.profiling import profile
+
+    if space is not None and (bits is not None or ranks is not None):
+        raise UsageError("--space stands beside --bits or --ranks; give one of them")
+    if space is not None:
+        choices = _read_space(space)
+    elif bits is not None or ranks is not None:
+        from allocator.space import Space
+
+        choices = Space.simple(bits=_numbers(bits or "", int, "--bits"), ranks=_numbers(ranks or "", float, "--ranks"))
+    else:
+        choices = default_space(model)
+    workload = load_workload(model)
+    with progress() as tick:
+        problem = profile(workload, choices, profilers(profiler), progress=tick)
+    problem = apply_budgets(problem, budget)
+    save_problem(problem, out)
+    if out != "-":
+        scores = ", ".join(problem.scores)
+        say(f"{out}: {problem.group_count} groups, {problem.choice_count} choices, scores {scores}")
+
+
+def profilers(text: str) -> list[object]:
+    """Instances for "a,b[option=value]"."""
+    import re
+
+    from allocator import registry
+    from allocator.comparison import split_spec
+
+    found = []
+    for one in re.findall(r"[^,\[]+(?:\[[^\]]*\])?", text):
+        name, options = split_spec(one)
+        found.append(registry.make("profilers", name, options))
+    return found
+
+
+def _read_space(path: str) -> Space:
+    import msgspec
+
+    from allocator.errors import UsageError
+    from allocator.formats.files import read_bytes
+    from allocator.space import Space
+
+    try:
+        return Space.from_json(msgspec.json.decode(read_bytes(path), type=dict))
+    except msgspec.DecodeError as error:
+        raise UsageError(f"--space {path}: is not a JSON object: {error}") from None
+
+
+def _numbers(text: str, kind: type, option: str) -> list:  # type: ignore[type-arg]  # int or float, as asked
+    from allocator.errors import UsageError
+
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"{option} {text}: write numbers with commas between") from None

@@ -1,0 +1,316 @@
+"""Turns an engine for mixed-integer programs into a solver: builds, solves, doubts, solves again.
+
+An engine computes with tolerances, so its word is checked. Each vector is rounded to an allocation and
+evaluated on the problem itself. One that breaks a row is cut off and the engine asked again; one that is
+feasible, but worth more than the engine's bound, is kept, cut off, and the engine asked again. So what remains
+is the true optimum wherever the engine's own bound is right, and the claim says no more than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator.evaluation import Outcome, lexicographic, lower, scale_of, upper
+from allocator.milp import Milp, build
+from allocator.problem import Problem
+from allocator.protocols import Limits
+from allocator.solution import Answer, Claim
+from allocator.statement import BoolArray, Budget, FloatArray, IntArray
+
+ROUNDS = 40
+TIGHTENINGS = 30
+CLOSE = 1e-12  # of S: no allocation better by more is what optimal means
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """An engine's word on one program.
+
+    bound: lower bound on the program's objective (natural units, constant included), right to within error.
+    "optimal": x attains the bound as the engine sees it; "feasible", "unknown": a limit fired.
+    """
+
+    status: Literal["optimal", "feasible", "infeasible", "unknown"]
+    x: FloatArray | None = None
+    bound: float | None = None
+    error: float = 0.0
+
+
+class Engine(Protocol):
+    """Solves one program. `seen` is called with vectors better than before, as they are found."""
+
+    def __call__(
+        self, model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[[NDArray[Any]], None]
+    ) -> Found:
+        """Stop at `limits.left`; `hint` is a vector to start from, or None."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """Where one minimisation ended. bound: of its own criterion. closed: proved, as far as the engine is right."""
+
+    best: Outcome | None
+    bound: float
+    closed: bool
+    limit: str | None = None
+
+
+def solve_milp(problem: Problem, limits: Limits, engine: Engine, start: NDArray[np.int64] | None = None) -> Answer:
+    """Solve a problem through an engine.
+
+    Returns:
+        The best feasible allocation; claim "optimal" where the engine's bound meets it within 1e-12·S,
+        "infeasible" where the engine found nothing; claimed_bound in the unit of the objective.
+
+    Raises:
+        UnsupportedError: a part of the problem that is not linear (see `allocator.milp.build`).
+    """
+    run = _Run(problem, limits, engine)
+    if start is not None:
+        run.offer(np.asarray(start, np.int64))
+    if lexicographic(problem) and problem.minimize["loss"] >= 0:
+        return _least_maximum(run)
+    stage = run.minimise(lambda ceiling: build(problem, ceiling=ceiling), _objective)
+    claim: Claim | None = None
+    if stage.closed:
+        claim = "infeasible" if stage.best is None else "optimal"
+    return run.answer(claim, stage.bound, stage.limit)
+
+
+def _objective(outcome: Outcome) -> float:
+    return outcome.objective
+
+
+def _tie(outcome: Outcome) -> float:
+    return outcome.tie
+
+
+def _nothing(outcome: Outcome) -> float:
+    return 0.0
+
+
+def _least_maximum(run: _Run) -> Answer:
+    """The least cap under which the rows can be met, by bisection over the unaries; then the least Σ unary."""
+    problem, weight = run.problem, run.problem.minimize["loss"]
+    unary = np.where(problem.free, problem.unary, np.inf)
+    floor = float(np.minimum.reduceat(unary, problem.indptr[:-1]).max())
+    if weight == 0.0 or not math.isfinite(floor):
+        stage = run.minimise(lambda _: build(problem, cap=math.inf), _tie)
+        claim: Claim | None = None if not stage.closed else "infeasible" if stage.best is None else "optimal"
+        return run.answer(claim, 0.0, stage.limit)
+    levels = np.unique(unary[np.isfinite(unary) & (unary >= floor)])
+    low, high = 0, len(levels) - 1  # the answer is one of levels[low..high]
+    while run.best is None or low < high:
+        middle = high if run.best is None else (low + high) // 2
+        stage = run.minimise(lambda _, cap=float(levels[middle]): build(problem, cap=cap, idle=True), _nothing)  # type: ignore[misc]
+        if stage.best is not None:
+            high = min(high, int(np.searchsorted(levels, stage.best.loss)))
+        elif not stage.closed:
+            return run.answer(None, weight * float(levels[low]), stage.limit)
+        elif run.best is None:
+            return run.answer("infeasible", math.inf, None)
+        else:
+            low = middle + 1
+        high = min(high, int(np.searchsorted(levels, run.best.loss))) if run.best is not None else high
+    stage = run.minimise(lambda _: build(problem, cap=float(levels[low])), _tie)
+    return run.answer("optimal" if stage.closed else None, weight * float(levels[low]), stage.limit)
+
+
+@dataclass
+class _Run:
+    """One call: the incumbent, what was reported, and how often the engine was asked."""
+
+    problem: Problem
+    limits: Limits
+    engine: Engine
+    best: Outcome | None = None
+    calls: int = 0
+    cuts: int = 0
+    size: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tolerance = CLOSE * scale_of(self.problem)
+
+    def offer(self, choice: IntArray) -> Outcome:
+        """Evaluate an allocation; keep and report it if it is the best feasible one so far."""
+        outcome = self.problem.evaluate(choice)
+        key = None if self.best is None else (self.best.objective, self.best.tie)
+        if outcome.feasible and (key is None or (outcome.objective, outcome.tie) < key):
+            self.best = outcome
+            if self.limits.report is not None:
+                self.limits.report(choice)
+        return outcome
+
+    def minimise(self, program: Callable[[float | None], Milp], value: Callable[[Outcome], float]) -> _Stage:
+        """Ask the engine until its bound and the best allocation meet, or something stops it."""
+        model = program(None)
+        search = _Search(self, model, value)
+        return search.run(program)
+
+    def answer(self, claim: Claim | None, bound: float, limit: str | None) -> Answer:
+        """The incumbent with what is claimed of it."""
+        if self.best is not None:
+            bound = min(bound, self.best.objective)
+        return Answer(
+            choice=None if self.best is None else self.best.rows - self.problem.indptr[:-1],
+            claim=claim,
+            claimed_bound=bound if math.isfinite(bound) else None,
+            limit=limit,
+            statistics={**self.size, "engine_calls": self.calls, "cut_off": self.cuts},
+        )
+
+
+class _Search:
+    """One criterion minimised over one program, which cuts make smaller."""
+
+    def __init__(self, run: _Run, model: Milp, value: Callable[[Outcome], float]) -> None:
+        self.parent = run
+        self.model = model
+        self.value = value
+        self.best: Outcome | None = None
+        self.bound = -math.inf
+        self.exact = True  # until rows are tightened
+        self.tightened = 0
+
+    def run(self, program: Callable[[float | None], Milp]) -> _Stage:
+        run = self.parent
+        run.size = run.size or {"variables": self.model.variables, "rows": sum(b.count for b in self.model.blocks)}
+        for _ in range(ROUNDS + TIGHTENINGS):
+            if self.model.hopeless is not None:
+                return self._end(closed=self.exact)
+            if run.limits.left <= 0:
+                return self._end(limit="time")
+            run.calls += 1
+            found = run.engine(self.model, run.limits, self._hint(), self._seen)
+            if found.status == "infeasible":
+                return self._end(closed=self.exact)
+            self._raise_bound(found)
+            outcome = None if found.x is None else self._take(self.model.choice_of(found.x))
+            if self.best is not None and self._met(found.error):
+                return self._end(closed=True)
+            if found.status != "optimal" or outcome is None:
+                return self._end(limit="time" if found.status in ("feasible", "unknown") else None)
+            if self.best is not None and self._near_enough():
+                return self._end()
+            if not self._shrink(program):
+                self._cut(outcome)
+        return self._end()
+
+    def _end(self, closed: bool = False, limit: str | None = None) -> _Stage:
+        if closed and self.best is not None and self.exact:
+            self.bound = max(self.bound, self.value(self.best) - self.parent.tolerance)
+        return _Stage(self.best, self.bound if self.best is not None or not closed else math.inf, closed, limit)
+
+    def _seen(self, x: NDArray[Any]) -> None:
+        self._take(self.model.choice_of(x))
+
+    def _take(self, choice: IntArray) -> Outcome:
+        outcome = self.parent.offer(choice)
+        if outcome.feasible and (self.best is None or self.value(outcome) < self.value(self.best)):
+            self.best = outcome
+        return outcome
+
+    def _hint(self) -> FloatArray | None:
+        best = self.best or self.parent.best
+        return None if best is None else self.model.vector_of(best.rows - self.parent.problem.indptr[:-1])
+
+    def _raise_bound(self, found: Found) -> None:
+        """What was cut off is no better than the best, so the engine's bound on the rest holds for all."""
+        if found.bound is None or not self.exact or math.isnan(found.bound):
+            return
+        bound = self._criterion(found.bound - found.error)
+        self.bound = max(self.bound, bound if self.best is None else min(bound, self.value(self.best)))
+
+    def _criterion(self, total: float) -> float:
+        """A bound on the program's objective as a bound on the criterion (they differ under a p-norm)."""
+        linear = self.model.linear
+        return linear.objective(total) if linear.power != 1.0 and self.value is _objective else total
+
+    def _met(self, error: float) -> bool:
+        assert self.best is not None
+        return self.exact and self.value(self.best) <= self.bound + self.parent.tolerance + 2 * error
+
+    def _near_enough(self) -> bool:
+        gap = self.parent.limits.gap
+        assert self.best is not None
+        value = self.value(self.best)
+        return gap > 0 and self.value is _objective and value - self.bound <= gap * abs(value)
+
+    def _shrink(self, program: Callable[[float | None], Milp]) -> bool:
+        """Under a p-norm, drop choices that alone exceed the incumbent: powers then fit the engine's tolerance."""
+        linear = self.model.linear
+        if linear.power == 1.0 or self.best is None or self.value is not _objective:
+            return False
+        total = math.fsum(linear.value[self.best.rows].tolist())
+        smaller = program(total)
+        most, now = (float(m.objective.max(initial=0.0)) for m in (self.model, smaller))
+        if smaller.hopeless is not None or now > most / 2:
+            return False
+        self.model = smaller  # earlier cuts go; what they excluded may come back and is evaluated again
+        return True
+
+    def _cut(self, outcome: Outcome) -> None:
+        """Exclude what was just evaluated; where only a float tolerance lets bad ones through, draw the row in."""
+        problem, model = self.parent.problem, self.model
+        choice = outcome.rows - problem.indptr[:-1]
+        self.parent.cuts += 1
+        broken = None if outcome.feasible else _broken_row(outcome)
+        if broken is not None and self.parent.cuts > ROUNDS:
+            budget, excess = broken
+            self.exact = False
+            self.tightened += 1
+            self.model = model.tightened(budget, 2.0**self.tightened * excess)
+            return
+        taken = model.variables_of(choice)
+        assert taken is not None
+        index, most = _no_good(model, outcome, taken, None if broken is None else broken[0])
+        self.model = model.without(index, most)
+
+
+def _broken_row(outcome: Outcome) -> tuple[int, float] | None:
+    """The first budget row that is not kept, and by how much."""
+    problem = outcome.problem
+    for i, (row, use) in enumerate(zip(problem.budgets, outcome.used, strict=True)):
+        exact = row.resource is not None and problem.exact(row.resource)
+        if row.max is not None and use > upper(row.max, exact):
+            return i, float(use - upper(row.max, exact))
+        if row.min is not None and use < lower(row.min, exact):
+            return i, float(lower(row.min, exact) - use)
+    return None
+
+
+def _no_good(model: Milp, outcome: Outcome, taken: IntArray, budget: int | None) -> tuple[IntArray, int]:
+    """Choice variables of which at most so many may be taken: not this allocation again.
+
+    Where it breaks a row without products, neither any that uses at least as much of it (at most, under a min)
+    in every group.
+    """
+    column = None if budget is None else _column(model, budget)
+    if column is None or budget is None:
+        wide = np.diff(model.start) > 1
+        index = taken[wide]
+        return index, len(index) - 1
+    sign = 1 if _over(outcome, model.problem.budgets[budget], budget) else -1
+    use = sign * column[model.row]
+    mine = use[taken][model.group_of]
+    least = np.minimum.reduceat(use, model.start[:-1])
+    above: BoolArray = (use >= mine) & (use[taken] > least)[model.group_of]
+    return np.flatnonzero(above), int((use[taken] > least).sum()) - 1
+
+
+def _column(model: Milp, budget: int) -> NDArray[Any] | None:
+    if model.problem.budgets[budget].loss and len(model.products.first):
+        return None
+    return next((r.column for r in model.linear.rows if r.budget == budget), None)
+
+
+def _over(outcome: Outcome, row: Budget, budget: int) -> bool:
+    exact = row.resource is not None and outcome.problem.exact(row.resource)
+    return row.max is not None and outcome.used[budget] > upper(row.max, exact)

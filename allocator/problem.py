@@ -1,0 +1,451 @@
+"""The problem: groups of choices in columns, a loss, budgets, couplings and interactions.
+
+Columns are the truth: choices of all groups stand one after another, group g owns rows
+`indptr[g]:indptr[g+1]`, and every score and cost is one array over the rows. `Group` and `Choice`
+are views made on demand. Arrays are read-only and validated once, on construction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from allocator.names import Coded, Names, encode
+from allocator.statement import (
+    Basis,
+    BoolArray,
+    Budget,
+    Coupling,
+    FloatArray,
+    IntArray,
+    Interaction,
+    Loss,
+    Notes,
+    Number,
+    Pairs,
+    Resource,
+)
+
+if TYPE_CHECKING:
+    from allocator.evaluation import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Zero or more strings per group: codes into a table, in compressed rows."""
+
+    indptr: IntArray
+    code: NDArray[np.int32]
+    table: tuple[str, ...]
+
+    def of(self, group: int) -> tuple[str, ...]:
+        """The strings of one group."""
+        return tuple(self.table[c] for c in self.code[self.indptr[group] : self.indptr[group + 1]].tolist())
+
+    @staticmethod
+    def from_lists(lists: Sequence[Sequence[str]]) -> Ragged:
+        """Encode one list of strings per group."""
+        flat = encode([s for strings in lists for s in strings])
+        sizes = np.fromiter((len(strings) for strings in lists), np.int64, len(lists))
+        return Ragged(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), flat.code, flat.table)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Problem:
+    """An allocation problem, version 1 of the format; build it with `load_problem`, `from_rows` or `from_arrays`.
+
+    Shapes: G groups, N choices in all. `scores`, `stderr`, `remainder`, `costs`: name → [N];
+    `allowed` [N]; `weights` [G], −1 where unknown; `pins` and couplings hold indices.
+    Every score is minimised and may be negative; a cost column is int64 where the file's numbers were
+    integers. Raises `ProblemError` naming the first offending places.
+    """
+
+    indptr: IntArray
+    scores: Mapping[str, FloatArray]
+    costs: Mapping[str, IntArray | FloatArray]
+    group_names: Names
+    choice_names: Coded
+    loss: Loss
+    labels: Coded | None = None
+    stderr: Mapping[str, FloatArray] = field(default_factory=dict)
+    remainder: Mapping[str, FloatArray] = field(default_factory=dict)
+    allowed: BoolArray | None = None
+    weights: IntArray | None = None
+    action_code: NDArray[np.int32] | None = None
+    action_table: tuple[Mapping[str, Any], ...] = ()
+    tags: Ragged | None = None
+    modules: Ragged | None = None
+    stats: Mapping[str, FloatArray] = field(default_factory=dict)
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    score_specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    minimize: Mapping[str, float] = field(default_factory=lambda: {"loss": 1.0})
+    budgets: tuple[Budget, ...] = ()
+    couplings: tuple[Coupling, ...] = ()
+    pins: Mapping[int, int] = field(default_factory=dict)
+    interactions: tuple[Interaction, ...] = ()
+    reference: str | Mapping[str, str] | None = None
+    notes: Notes = field(default_factory=Notes)
+    file_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        from allocator.validation import validate
+
+        object.__setattr__(self, "resources", {r: self.resources.get(r, Resource()) for r in self.costs})
+        object.__setattr__(self, "score_specs", {s: self.score_specs.get(s, {}) for s in self.scores})
+        for array in self._arrays():
+            array.setflags(write=False)
+        validate(self)
+
+    def _arrays(self) -> Iterator[NDArray[Any]]:
+        yield self.indptr
+        for columns in (self.scores, self.costs, self.stderr, self.remainder, self.stats):
+            yield from columns.values()
+        for optional in (self.allowed, self.weights, self.action_code):
+            if optional is not None:
+                yield optional
+        for part in self.interactions:
+            yield from (part.index, part.value) if isinstance(part, Pairs) else (part.eigenvalues, part.vectors)
+
+    # -- shape ---------------------------------------------------------------------------------------------------
+
+    @property
+    def group_count(self) -> int:
+        """G."""
+        return len(self.indptr) - 1
+
+    @property
+    def choice_count(self) -> int:
+        """N, choices of all groups together."""
+        return int(self.indptr[-1])
+
+    @cached_property
+    def sizes(self) -> IntArray:
+        """Choices per group [G]."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def group_of(self) -> IntArray:
+        """Group of each choice [N]."""
+        return np.repeat(np.arange(self.group_count), self.sizes)
+
+    @cached_property
+    def places(self) -> IntArray:
+        """Place of each choice within its group [N]."""
+        return np.arange(self.choice_count) - np.repeat(self.indptr[:-1], self.sizes)
+
+    @cached_property
+    def free(self) -> BoolArray:
+        """Choices that may be taken [N]: allowed, and not against a pin."""
+        mask = np.ones(self.choice_count, bool) if self.allowed is None else self.allowed.copy()
+        for group, row in self.pins.items():
+            kept = bool(mask[row])
+            mask[self.indptr[group] : self.indptr[group + 1]] = False
+            mask[row] = kept
+        return mask
+
+    @cached_property
+    def label_codes(self) -> Coded:
+        """Label of each choice with equal strings under equal codes; a choice without label uses its name."""
+        names = self.choice_names.resolved(self.places)
+        if self.labels is None:
+            return names
+        known = {s: i for i, s in enumerate(names.table)}
+        table = list(names.table)
+        for s in self.labels.table:
+            if s not in known:
+                known[s] = len(table)
+                table.append(s)
+        lookup = np.array([known[s] for s in self.labels.table] or [0], np.int32)
+        code = np.where(self.labels.code >= 0, lookup[np.maximum(self.labels.code, 0)], names.code)
+        return Coded(code.astype(np.int32), tuple(table))
+
+    def in_scope(self, tags: Sequence[str] | None) -> BoolArray:
+        """Groups having any of the tags [G]; all of them for None."""
+        if tags is None:
+            return np.ones(self.group_count, bool)
+        mask = np.zeros(self.group_count, bool)
+        if self.tags is not None:
+            wanted = [i for i, t in enumerate(self.tags.table) if t in set(tags)]
+            owner = np.repeat(np.arange(self.group_count), np.diff(self.tags.indptr))
+            mask[owner[np.isin(self.tags.code, wanted)]] = True
+        return mask
+
+    # -- the loss ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def unary(self) -> FloatArray:
+        """Loss of each choice by itself [N]: Σ_terms weight·(score + stderr_weight·stderr)."""
+        total = np.zeros(self.choice_count)
+        for i, (name, weight) in enumerate(self.loss.terms.items()):
+            part = self.scores[name]
+            if self.loss.stderr_weight and name in self.stderr:
+                part = part + self.loss.stderr_weight * self.stderr[name]
+            total = weight * part if i == 0 else total + weight * part
+        total.setflags(write=False)
+        return total
+
+    @cached_property
+    def active_interactions(self) -> tuple[tuple[float, Interaction], ...]:
+        """Interactions whose score is a term of the loss, with the term's weight."""
+        return tuple((self.loss.terms[i.score], i) for i in self.interactions if self.loss.terms.get(i.score))
+
+    def exact(self, resource: str) -> bool:
+        """Whether the cost column is integer arithmetic: integers throughout, absolute sum below 2^63."""
+        return resource in self._integer_costs
+
+    @cached_property
+    def _integer_costs(self) -> Mapping[str, IntArray]:
+        found: dict[str, IntArray] = {}
+        for name, column in self.costs.items():
+            offset = self.resources[name].offset
+            if float(offset) != offset or not float(offset).is_integer():
+                continue
+            if column.dtype != np.int64 and not np.array_equal(np.floor(column), column):
+                continue
+            if float(np.abs(column.astype(np.float64)).sum()) < 2.0**62:
+                total = 0
+            else:
+                total = sum(abs(int(x)) for x in column.tolist())
+            if total + abs(int(offset)) < 2**63:
+                found[name] = column if column.dtype == np.int64 else column.astype(np.int64)
+        return found
+
+    def cost(self, resource: str) -> IntArray | FloatArray:
+        """Cost column in the arithmetic that decides feasibility: int64 where exact, float64 otherwise."""
+        integer = self._integer_costs.get(resource)
+        return integer if integer is not None else self.costs[resource].astype(np.float64, copy=False)
+
+    @cached_property
+    def features(self) -> frozenset[str]:
+        """Parts of the format that this problem uses and a solver must understand (see `allocator.features`)."""
+        from allocator.features import features_of
+
+        return features_of(self)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but probably not meant."""
+        from allocator.validation import warnings_of
+
+        return warnings_of(self)
+
+    # -- views ---------------------------------------------------------------------------------------------------
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """Views of the groups, made on demand."""
+        return _Groups(self)
+
+    def row(self, group: str, choice: str) -> int:
+        """Row of a named choice; `KeyError` with the name that is not there."""
+        g = self.group_names.position[group]
+        for place in range(int(self.sizes[g])):
+            row = int(self.indptr[g]) + place
+            if self.choice_names.text(row, place) == choice:
+                return row
+        raise KeyError(choice)
+
+    def choice_name(self, row: int) -> str:
+        """Name of the choice in a row."""
+        return self.choice_names.text(row, int(self.places[row]))
+
+    def evaluate(self, choice: ArrayLike) -> Outcome:
+        """Loss, objective, totals and violations of an allocation: index of the choice within each group [G]."""
+        from allocator.evaluation import evaluate
+
+        return evaluate(self, np.asarray(choice))
+
+    # -- variants ------------------------------------------------------------------------------------------------
+
+    def replace(self, **changes: Any) -> Problem:
+        """A copy with other parts; the columns are shared."""
+        return dataclasses.replace(self, **changes)
+
+    def with_budget(self, resource: str, max: Number | None = None, min: Number | None = None) -> Problem:  # noqa: A002 - the format's own words
+        """The unscoped row of a resource replaced (or added); columns are shared."""
+        kept = [b for b in self.budgets if not (b.resource == resource and b.tags is None)]
+        return self.replace(budgets=(*kept, Budget(resource=resource, max=max, min=min)))
+
+    def with_loss(self, terms: Mapping[str, float] | str, **changes: Any) -> Problem:
+        """Another loss over the same scores: a score name, or name → weight; other fields of `Loss` by keyword."""
+        named = {terms: 1.0} if isinstance(terms, str) else dict(terms)
+        return self.replace(loss=dataclasses.replace(self.loss, terms=named, **changes))
+
+    def with_scores(
+        self,
+        scores: Mapping[str, ArrayLike],
+        stderr: Mapping[str, ArrayLike] | None = None,
+        specs: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Problem:
+        """Further (or newer) scores, each [N] in the order of the choices; the loss stays as it is."""
+        columns = {s: np.array(v, np.float64) for s, v in scores.items()}
+        errors = {s: np.array(v, np.float64) for s, v in (stderr or {}).items()}
+        kept = {s: v for s, v in self.stderr.items() if s not in columns}
+        return self.replace(
+            scores={**self.scores, **columns},
+            stderr={**kept, **errors},
+            score_specs={**self.score_specs, **(specs or {})},
+        )
+
+    @staticmethod
+    def from_rows(rows: Mapping[str, Any]) -> Problem:
+        """Build from the row form of problem.json as plain Python data."""
+        from allocator.formats.rows import problem_from_rows
+
+        return problem_from_rows(rows)
+
+    @staticmethod
+    def from_arrays(
+        scores: Mapping[str, ArrayLike] | ArrayLike,
+        costs: Mapping[str, ArrayLike] | ArrayLike,
+        *,
+        indptr: ArrayLike | None = None,
+        budgets: Mapping[str, Number] | None = None,
+        group_names: Sequence[str] | None = None,
+        choice_names: Sequence[str] | None = None,
+        **parts: Any,
+    ) -> Problem:
+        """Build from arrays: [G, K] where all groups have K choices, or flat [N] with `indptr` [G+1].
+
+        Args:
+            scores: one array (named "score") or name → array.
+            costs: one array (named "cost") or name → array; integers stay exact.
+            indptr: first row of each group, for ragged groups.
+            budgets: resource → max.
+            group_names: default g0, g1, …
+            choice_names: names by place (for [G, K]) or by row (flat); default c0, c1, …
+            parts: any other field of `Problem`.
+        """
+        by_score = dict(scores) if isinstance(scores, Mapping) else {"score": scores}
+        by_cost = dict(costs) if isinstance(costs, Mapping) else {"cost": costs}
+        first = np.asarray(next(iter(by_score.values())))
+        if indptr is None:
+            groups, places = (first.shape[0], first.shape[1]) if first.ndim == 2 else (len(first), 1)
+            start = np.arange(groups + 1, dtype=np.int64) * places
+            names = None if choice_names is None else list(choice_names) * groups
+        else:
+            start = np.array(indptr, np.int64)
+            names = None if choice_names is None else list(choice_names)
+        coded = Coded(np.full(int(start[-1]), -1, np.int32), ()) if names is None else encode(names)
+
+        def flat(values: ArrayLike) -> NDArray[Any]:
+            array = np.array(values).reshape(-1)
+            return array.astype(np.int64 if array.dtype.kind in "iub" else np.float64)
+
+        if budgets is not None:
+            parts["budgets"] = tuple(Budget(resource=r, max=m) for r, m in budgets.items())
+        if "loss" not in parts:
+            parts["loss"] = Loss(dict.fromkeys(list(by_score)[:1], 1.0))
+        return Problem(
+            indptr=start,
+            scores={s: flat(v).astype(np.float64) for s, v in by_score.items()},
+            costs={r: flat(v) for r, v in by_cost.items()},
+            group_names=Names(len(start) - 1, group_names),
+            choice_names=coded,
+            **parts,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Problem({self.group_count} groups, {self.choice_count} choices, scores {list(self.scores)}, "
+            f"resources {list(self.costs)}, {len(self.budgets)} budgets)"
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """View of one choice."""
+
+    problem: Problem
+    row: int
+
+    @property
+    def name(self) -> str:
+        """Unique within the group."""
+        return self.problem.choice_name(self.row)
+
+    @property
+    def label(self) -> str:
+        """What same_choice and max_distinct compare; the name unless the file says otherwise."""
+        codes = self.problem.label_codes
+        return codes.table[int(codes.code[self.row])]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may be taken (pins aside)."""
+        return self.problem.allowed is None or bool(self.problem.allowed[self.row])
+
+    @property
+    def cost(self) -> dict[str, Number]:
+        """Use of each resource."""
+        return {r: column[self.row].item() for r, column in self.problem.costs.items()}
+
+    @property
+    def score(self) -> dict[str, float]:
+        """Each named score."""
+        return {s: float(column[self.row]) for s, column in self.problem.scores.items()}
+
+    @property
+    def action(self) -> Mapping[str, Any] | None:
+        """What the applier does for this choice, or None."""
+        code = -1 if self.problem.action_code is None else int(self.problem.action_code[self.row])
+        return self.problem.action_table[code] if code >= 0 else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """View of one group."""
+
+    problem: Problem
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Unique name."""
+        return self.problem.group_names[self.index]
+
+    @property
+    def choices(self) -> list[Choice]:
+        """Views of its choices."""
+        return [Choice(self.problem, r) for r in range(*self.problem.indptr[self.index : self.index + 2].tolist())]
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names as in `named_modules()`; the group's own name where none are given."""
+        named = self.problem.modules.of(self.index) if self.problem.modules is not None else ()
+        return named or (self.name,)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags that budgets and couplings scope by."""
+        return self.problem.tags.of(self.index) if self.problem.tags is not None else ()
+
+    @property
+    def weights(self) -> int | None:
+        """Stored scalars, tied ones counted once; None where unknown."""
+        count = -1 if self.problem.weights is None else int(self.problem.weights[self.index])
+        return count if count >= 0 else None
+
+
+class _Groups(Sequence[Group]):
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def __len__(self) -> int:
+        return self.problem.group_count
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return [Group(self.problem, i) for i in range(*key.indices(len(self)))]
+        if not -len(self) <= key < len(self):
+            raise IndexError(key)
+        return Group(self.problem, key % len(self))
+
+
+__all__ = ["Basis", "Budget", "Choice", "Group", "Problem", "Ragged"]

@@ -1,0 +1,68 @@
+"""The verb that turns a network into an allocation problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from allocator.errors import UsageError
+
+if TYPE_CHECKING:
+    from allocator.problem import Problem
+    from allocator.space import Space
+    from allocator.workload import Workload
+
+OWN = {
+    "weight_error": "profilers.weight_error:WeightError",
+    "kl": "profilers.kl:Kl",
+    "ggn": "profilers.ggn:Ggn",
+    "ggn_diag": "profilers.ggn_diag:GgnDiag",
+}
+
+
+def profile(
+    workload: Workload,
+    space: Space | None = None,
+    profiler: str | object | Sequence[str | object] = ("ggn",),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Problem:
+    """Measure every choice of every layer and state the result as a problem; the model is left bit-identical.
+
+    Args:
+        workload: the network, its data and its task.
+        space: choices per layer; default `Space.simple()`.
+        profiler: names or instances; several add their scores to one problem, whose loss is the first one's first.
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        UsageError: an unknown profiler, data or a network that cannot be trusted; see `profilers._run`.
+        ActionError: a choice that cannot be done to a layer.
+    """
+    from allocator.space import Space
+    from profilers._progress import silent
+    from profilers._run import Statistic, run
+
+    wanted = [profiler] if isinstance(profiler, str) or not isinstance(profiler, Sequence) else list(profiler)
+    found = [profiler_named(one) if isinstance(one, str) else one for one in wanted]
+    if not found:
+        raise UsageError(f"no profiler was given; take one or several of {', '.join(OWN)}")
+    shared = [one for one in found if isinstance(one, Statistic)]
+    if len(shared) < len(found):
+        foreign = [type(one).__name__ for one in found if not isinstance(one, Statistic)]
+        if len(found) > 1 or not hasattr(found[0], "profile"):
+            raise UsageError(
+                f"{', '.join(foreign)} cannot share a problem with others: it has no measure(plan, progress). Run it "
+                "alone by its profile(workload, space) and add its scores with Problem.with_scores"
+            )
+        problem: Problem = found[0].profile(workload, space or Space.simple())
+        return problem
+    return run(shared, workload, space or Space.simple(), progress or silent)
+
+
+def profiler_named(name: str) -> Any:
+    """A fresh profiler of that name with its default options."""
+    if name not in OWN:
+        raise UsageError(f"no profiler is named {name!r}: known are {', '.join(OWN)}; or pass an instance")
+    module, _, attribute = OWN[name].partition(":")
+    return getattr(import_module(module), attribute)()

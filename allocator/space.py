@@ -1,0 +1,228 @@
+"""Which choices each layer gets: an ordered list of rules, as plain data."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
+from allocator.errors import ActionError, UsageError
+
+FORMAT, VERSION = "allocation-space", 1
+FACTOR: Mapping[str, Any] = {"kind": "quantize", "bits": 8, "scheme": "symmetric", "granularity": "channel"}
+"""How the factors of a low-rank choice are stored unless told: 8 bits per weight, one scale per row."""
+
+
+@dataclass(frozen=True)
+class MenuItem:
+    """One choice of one layer: its name, the label shared with like choices of other layers, and what is done."""
+
+    name: str
+    label: str
+    action: Action
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Layers, and what may be done to them.
+
+    Attributes:
+        choices: actions as JSON objects; or ``"pin"``: a group whose only choice is to be kept; or ``"skip"``: no
+            group at all, its costs count in the offsets. A low-rank action may give ``fraction`` of the full rank in
+            place of ``rank``; its factors are at 8 bits per channel (`FACTOR`) unless ``left`` and ``right`` say else.
+        modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
+        kinds: layer kinds (linear, conv1d, conv2d, embedding); empty: all.
+    """
+
+    choices: tuple[Mapping[str, Any], ...] | Literal["pin", "skip"]
+    modules: str = "*"
+    kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.choices, str) and self.choices not in ("pin", "skip"):
+            raise UsageError(f'a rule\'s choices are a list of actions, "pin" or "skip", not {self.choices!r}')
+        if not self.choices:
+            raise UsageError(f'the rule for {self.modules!r} has no choices: list actions, or say "pin" or "skip"')
+        if self.modules.startswith("re:"):
+            try:
+                re.compile(self.modules[3:])
+            except re.error as error:
+                raise UsageError(f"the rule {self.modules!r} is no regular expression: {error}") from error
+
+    def names(self, modules: Sequence[str]) -> bool:
+        """Whether the pattern names one of the modules that share a weight."""
+        if self.modules.startswith("re:"):
+            return any(re.fullmatch(self.modules[3:], name) for name in modules)
+        return any(fnmatch.fnmatchcase(name, self.modules) for name in modules)
+
+    def covers(self, modules: Sequence[str], kind: str) -> bool:
+        """Whether the rule is about a layer of that kind and with those module names."""
+        return (not self.kinds or kind in self.kinds) and self.names(modules)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `Space.from_json` reads."""
+        out: dict[str, Any] = {"modules": self.modules}
+        if self.kinds:
+            out["kinds"] = list(self.kinds)
+        out["choices"] = self.choices if isinstance(self.choices, str) else [dict(choice) for choice in self.choices]
+        return out
+
+
+@dataclass(frozen=True)
+class Space:
+    """Ordered rules; the first that covers a layer decides, and a layer that no rule covers is skipped.
+
+    >>> space = Space.simple(bits=(4, 8))
+    >>> [item.name for item in space.menu(["fc"], Layer("linear", (10, 64)))]
+    ['int4', 'int8', 'rank2_int8', 'rank5_int8', 'keep']
+    >>> Space.from_json(space.to_json()) == space
+    True
+    """
+
+    rules: tuple[Rule, ...]
+
+    @staticmethod
+    def simple(
+        bits: Sequence[int] = (2, 3, 4, 8),
+        ranks: Sequence[float] = (0.25, 0.5),
+        granularity: str = "channel",
+        scheme: str = "symmetric",
+        group_size: int | None = None,
+        *,
+        keep: bool = True,
+    ) -> Space:
+        """The same menu for every layer.
+
+        Args:
+            bits: widths to round to.
+            ranks: fractions of the full rank min(rows, columns). Each is resolved per layer, with factors at 8 bits
+                per channel, and dropped where it stores no fewer bytes than the whole layer at 8 bits.
+            granularity: weights that share a scale: tensor, channel or group.
+            scheme: symmetric or asymmetric.
+            group_size: with granularity group.
+            keep: offer the weight as it is.
+        """
+        shared: dict[str, Any] = {"scheme": scheme, "granularity": granularity}
+        if group_size is not None:
+            shared["group_size"] = group_size
+        menu: list[Mapping[str, Any]] = [{"kind": "quantize", "bits": width, **shared} for width in bits]
+        menu += [{"kind": "low_rank", "fraction": rank} for rank in ranks]
+        if keep:
+            menu.append({"kind": "keep", "dtype": "float32"})
+        return Space((Rule(choices=tuple(menu)),))
+
+    def rule_for(self, modules: Sequence[str], kind: str) -> Rule | None:
+        """The first rule that covers the layer."""
+        return next((rule for rule in self.rules if rule.covers(modules, kind)), None)
+
+    def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
+        """The choices of a layer, None if it is skipped.
+
+        Low-rank choices that cannot be done to the layer or save nothing are left out, and of two with one name
+        (fractions that round to the same rank) the first stays; a group size beyond a row means the whole row.
+
+        Raises:
+            ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
+        """
+        rule = self.rule_for(modules, layer.kind)
+        if rule is None or rule.choices == "skip":
+            return None
+        if rule.choices == "pin":
+            return [MenuItem("keep", "keep", Keep())]
+        items: dict[str, MenuItem] = {}
+        for choice in rule.choices:
+            if not isinstance(choice, Mapping):
+                raise ActionError(f"a choice of the rule {rule.modules!r} is {choice!r}, not an action object")
+            try:
+                item = _resolve(choice, layer)
+            except ActionError as error:
+                raise ActionError(f"layer {modules[0]} and choice {dict(choice)}: {error}") from error
+            if item is not None:
+                items.setdefault(item.name, item)
+        if not items:
+            raise ActionError(
+                f"layer {modules[0]} of shape {layer.weight_shape} is left without a choice by the rule "
+                f'{rule.modules!r}: add {{"kind": "keep", "dtype": "float32"}}, or "skip" the layer'
+            )
+        return list(items.values())
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse patterns that name no module: a misspelt rule would leave its layers unprotected."""
+        for place, rule in enumerate(self.rules):
+            if not rule.names(names):
+                raise UsageError(
+                    f"rule {place} of the space, {rule.modules!r}, names no layer of this network; layers are "
+                    f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}. Correct or remove it"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: ``{"format": "allocation-space", "version": 1, "rules": [{modules, kinds, choices}…]}``."""
+        return {"format": FORMAT, "version": VERSION, "rules": [rule.to_json() for rule in self.rules]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Space:
+        """Read `to_json`; UsageError names the rule and the key that is wrong."""
+        if data.get("format") != FORMAT or data.get("version") != VERSION:
+            raise UsageError(f'a space starts with "format": "{FORMAT}" and "version": {VERSION}')
+        unknown = set(data) - {"format", "version", "rules"}
+        if unknown or not isinstance(data.get("rules"), Sequence) or isinstance(data["rules"], str):
+            raise UsageError(f"a space has the keys format, version and rules (a list); unknown: {sorted(unknown)}")
+        rules = []
+        for place, rule in enumerate(data["rules"]):
+            if not isinstance(rule, Mapping) or "choices" not in rule or set(rule) - {"modules", "kinds", "choices"}:
+                raise UsageError(f"rule {place} of the space is {rule!r}: its keys are modules, kinds and choices")
+            choices: Any = rule["choices"]
+            if isinstance(choices, Sequence) and not isinstance(choices, str):
+                choices = tuple(choices)
+            rules.append(Rule(choices=choices, modules=rule.get("modules", "*"), kinds=tuple(rule.get("kinds", ()))))
+        return Space(tuple(rules))
+
+
+def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+    if choice.get("kind") == "low_rank":
+        return _low_rank(choice, layer)
+    action = parse(choice)
+    name = short_name(action)
+    if isinstance(action, Quantize) and action.group_size is not None and action.group_size > layer.columns:
+        action = parse({k: v for k, v in choice.items() if k != "group_size"} | {"granularity": "channel"})
+    action.check(layer)
+    return MenuItem(name, name, action)
+
+
+def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+    given: dict[str, Any] = {"left": FACTOR, "right": FACTOR, **choice}
+    share = given.pop("fraction", None)
+    if share is not None:
+        if "rank" in given or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise ActionError("low_rank takes either a rank or a fraction in (0, 1] of the full rank")
+        given["rank"] = max(1, round(share * min(layer.rows, layer.columns)))
+    action = parse(given)
+    assert isinstance(action, LowRank)
+    try:
+        action.check(layer)
+    except ActionError:
+        return None  # a grouped convolution, or a rank beyond this layer: the menu is for many layers
+    if action.stored_bytes(layer) >= action.left.stored_bytes(layer):
+        return None
+    name = short_name(action)
+    _, _, formats = name.partition("_")
+    label = name if share is None else f"rank{100 * share:g}%" + ("" if formats == "int8" else f"_{formats}")
+    return MenuItem(name, label, action)
+
+
+def short_name(action: Action) -> str:
+    """What a choice is called: ``int4``, ``int4_g128``, ``int4_asym``, ``rank16_int8``, ``keep``, ``keep_float16``."""
+    if isinstance(action, Keep):
+        return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
+    if isinstance(action, Quantize):
+        shared = {"channel": "", "tensor": "_tensor", "group": f"_g{action.group_size}"}[action.granularity]
+        scheme = "" if action.scheme == "symmetric" else "_asym"
+        method = "" if action.method == "rtn" else f"_{action.method}"
+        return f"int{action.bits}{shared}{scheme}{method}"
+    if isinstance(action, LowRank):
+        factors = dict.fromkeys((short_name(action.left), short_name(action.right)))
+        return f"rank{action.rank}_{'_'.join(factors)}"
+    return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

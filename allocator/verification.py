@@ -1,0 +1,200 @@
+"""Turns a backend's answer into a checked solution: nothing in it is the backend's word but `claim` and `claimed_bound`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from allocator.bounds import find_prices
+from allocator.certificate import Core, Enumeration, Multipliers
+from allocator.checks.core import exhaust
+from allocator.checks.enumeration import enumerate_all, small_enough
+from allocator.checks.lagrangian import lower_bound, proves_infeasible, single_row_infeasible
+from allocator.errors import UnsupportedError
+from allocator.evaluation import Outcome, lexicographic, scale_of
+from allocator.linear import Linear, linearise
+from allocator.problem import Problem
+from allocator.reduce import Reduced
+from allocator.solution import Allocation, Answer, Solution
+
+EAGER_ALLOCATIONS = 20_000  # enumerated even when nobody claims anything: a few milliseconds
+
+
+def verify(problem: Problem, reduced: Reduced, answer: Answer) -> Solution:
+    """Recompute, recheck and prove what can be proved.
+
+    Args:
+        problem: as stated, with its budgets.
+        reduced: what the backend was given.
+        answer: what it said.
+    """
+    if reduced.problem is None:
+        return Solution(
+            status="infeasible", certificate={"kind": "enumeration", "checked": True}, reasons=(reduced.reason or "",)
+        )
+    linear = _separable(reduced.problem)
+    outcome, reasons = _accept(problem, reduced, answer)
+    if outcome is None:
+        return _without_allocation(problem, reduced.problem, linear, answer, reasons)
+    proof = _Proof(reduced.problem, linear, outcome, answer)
+    proof.run()
+    scale = scale_of(problem)
+    objective = outcome.objective
+    bound = objective if proof.optimal else proof.bound
+    gap = None
+    if bound is not None:
+        gap = (objective - bound) / max(abs(objective), 1e-9 * scale) if objective != bound else 0.0
+    claim = answer.claim if not proof.optimal else None
+    if answer.claim == "infeasible":
+        reasons += ("the backend claims infeasible, yet its own allocation is feasible",)
+    if answer.claimed_bound is not None and answer.claimed_bound > objective + max(1e-9 * scale, 1e-300):
+        reasons += (f"the claimed bound {answer.claimed_bound!r} is above a feasible objective: it is wrong",)
+    return Solution(
+        status="optimal" if proof.optimal else "feasible",
+        claim=claim,
+        objective=objective,
+        loss=outcome.loss,
+        proven_bound=bound,
+        claimed_bound=answer.claimed_bound,
+        gap=gap,
+        certificate={"kind": proof.kind, "checked": True} if proof.kind else None,
+        allocation=Allocation(problem, (outcome.rows - problem.indptr[:-1]).astype(np.int32)),
+        totals=outcome.totals,
+        multipliers=proof.reported(len(problem.budgets)),
+        slack=outcome.slack,
+        limit=answer.limit,
+        reasons=(*reasons, *proof.reasons),
+    )
+
+
+def _separable(problem: Problem) -> Linear | None:
+    try:
+        return linearise(problem)
+    except UnsupportedError:
+        return None
+
+
+def _accept(problem: Problem, reduced: Reduced, answer: Answer) -> tuple[Outcome | None, tuple[str, ...]]:
+    if answer.choice is None or reduced.problem is None:
+        return None, ()
+    try:
+        choice = np.asarray(answer.choice)
+        reduced.problem.evaluate(choice)
+    except ValueError as error:
+        return None, (f"the backend's answer is not an allocation: {error}",)
+    outcome = problem.evaluate(reduced.expand(choice))
+    if outcome.violations:
+        return None, tuple(f"the backend's allocation is not feasible: {v}" for v in outcome.violations[:20])
+    return outcome, ()
+
+
+def _without_allocation(
+    problem: Problem, given: Problem, linear: Linear | None, answer: Answer, reasons: tuple[str, ...]
+) -> Solution:
+    """No allocation was accepted: prove that there is none, or say that nothing is known."""
+    kind, why = _infeasibility(given, linear, answer)
+    status: Any = "infeasible" if kind else "unknown"
+    if kind is None and answer.claim == "infeasible":
+        why = "the backend claims that no allocation is feasible; the core could not prove it"
+    return Solution(
+        status=status,
+        claim=None if kind else answer.claim,
+        claimed_bound=answer.claimed_bound,
+        certificate={"kind": kind, "checked": True} if kind else None,
+        multipliers=(None,) * len(problem.budgets),
+        slack=(None,) * len(problem.budgets),
+        limit=answer.limit,
+        reasons=(*reasons, why) if why else reasons,
+    )
+
+
+def _infeasibility(given: Problem, linear: Linear | None, answer: Answer) -> tuple[str | None, str]:
+    rows_only = linear
+    if rows_only is None:
+        try:
+            rows_only = linearise(given.replace(minimize={"loss": 0.0}, interactions=(), budgets=_plain(given)))
+        except UnsupportedError:
+            rows_only = None
+    if rows_only is not None:
+        if (row := single_row_infeasible(rows_only)) is not None:
+            over = "more than" if row.hi is not None else "less than"
+            return "multipliers", f"every allocation uses {over} the limit of budget row {row.budget}"
+        if isinstance(answer.certificate, Multipliers) and proves_infeasible(rows_only, answer.certificate.values):
+            return "multipliers", "the budget rows exclude each other (proved by multipliers)"
+    wanted = answer.claim == "infeasible" or isinstance(answer.certificate, Enumeration)
+    if (wanted and small_enough(given)) or math.prod(given.sizes.tolist()) <= EAGER_ALLOCATIONS:
+        found = enumerate_all(given, None)
+        if found.proved:
+            return "enumeration", "no allocation keeps every budget and coupling (all were looked at)"
+    return None, ""
+
+
+def _plain(problem: Problem) -> Any:
+    """Rows that stay separable whatever the loss is."""
+    return tuple(b for b in problem.budgets if not b.loss)
+
+
+@dataclass
+class _Proof:
+    """The bound and, where it can be had, the proof that nothing is better."""
+
+    problem: Problem
+    linear: Linear | None
+    outcome: Outcome
+    answer: Answer
+    bound: float | None = None
+    optimal: bool = False
+    kind: str | None = None
+    values: tuple[float, ...] | None = None
+    reasons: tuple[str, ...] = ()
+
+    def run(self) -> None:
+        tolerance = 1e-12 * scale_of(self.outcome.problem)
+        if self.linear is not None and not lexicographic(self.problem):
+            self._by_prices(self.linear, tolerance)
+        if not self.optimal:
+            self._by_enumeration()
+
+    def _by_prices(self, linear: Linear, tolerance: float) -> None:
+        given = self.answer.certificate
+        priced = given.values if isinstance(given, Multipliers | Core) else find_prices(linear).values
+        bound = lower_bound(linear, priced)
+        if not math.isfinite(bound):
+            return
+        objective = self.outcome.objective
+        self.values, self.kind = priced, "multipliers"
+        self.bound = min(linear.objective(bound), objective)
+        if self.bound >= objective - tolerance:
+            self.optimal = True
+            return
+        claimed = self.answer.claim == "optimal" or isinstance(given, Core)
+        total = linear.total(objective)
+        allowed = total - linear.total(objective - tolerance)
+        found = exhaust(linear, priced, total, allowed, most_states=2_000_000 if claimed else 100_000)
+        if found.proved:
+            self.optimal, self.kind = True, "core"
+        elif found.better is not None and not self.problem.couplings and self.answer.claim == "optimal":
+            better = linear.objective(found.better)
+            self.reasons += (f"the backend claims optimal, but the check found an objective of {better!r}",)
+
+    def _by_enumeration(self) -> None:
+        wanted = self.answer.claim == "optimal" or isinstance(self.answer.certificate, Enumeration)
+        count = math.prod(self.problem.sizes.tolist()) if self.problem.group_count < 64 else math.inf
+        if not ((wanted and small_enough(self.problem)) or count <= EAGER_ALLOCATIONS):
+            return
+        assert self.answer.choice is not None
+        found = enumerate_all(self.problem, self.problem.evaluate(np.asarray(self.answer.choice)))
+        if found.proved:
+            self.optimal, self.kind = True, "enumeration"
+        elif found.better is not None and self.answer.claim == "optimal":
+            self.reasons += ("the backend claims optimal, but looking at all allocations found a better one",)
+
+    def reported(self, count: int) -> tuple[float | None, ...]:
+        """λ per budget row of the stated problem; None where a row has no multiplier."""
+        if self.values is None or self.linear is None:
+            return (None,) * count
+        priced = {r.budget for r in self.linear.rows}
+        return tuple(self.values[i] if i in priced and i < len(self.values) else None for i in range(count))

@@ -1,0 +1,128 @@
+"""What there is to measure: every layer with its choices, their weights and their costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from allocator.actions import Layer, LowRank
+from allocator.applier.approximate import Approximator
+from allocator.applier.layers import Unit, kind_of, units
+from allocator.errors import UsageError
+from allocator.space import MenuItem, Space
+from allocator.tasks.batches import take
+from allocator.workload import Workload
+from profilers._trace import trace
+
+
+@dataclass(eq=False)
+class Target:
+    """One stored weight with its menu: what becomes a group of the problem.
+
+    Attributes:
+        unit: names and parameter, as the applier sees them.
+        modules: the modules that use the weight, parallel to ``unit.modules``.
+        layer: with its positions per sample.
+        menu: the choices.
+    """
+
+    unit: Unit
+    modules: tuple[Module, ...]
+    layer: Layer
+    menu: list[MenuItem]
+    _approximator: Approximator | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Group name: the first module's."""
+        return self.unit.name
+
+    def approximation(self, place: int) -> Tensor:
+        """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor."""
+        approximator = self._approximator
+        if approximator is None:
+            approximator = Approximator(self.unit.weight, self.layer)
+            if any(isinstance(item.action, LowRank) for item in self.menu):
+                self._approximator = approximator  # keeps the SVD for the next batch
+        return approximator.approximate(self.menu[place].action)
+
+    def changes(self) -> Iterator[tuple[int, Tensor]]:
+        """(place, Δ = approximation − weight) of every choice that changes any bit of the weight."""
+        weight = self.unit.weight.detach()
+        for place in range(len(self.menu)):
+            delta = self.approximation(place).sub_(weight)
+            if bool((delta != 0).any()):
+                yield place, delta
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group."""
+
+    workload: Workload
+    targets: tuple[Target, ...]
+    skipped: tuple[tuple[Unit, Layer], ...]
+
+
+def plan(workload: Workload, space: Space) -> Plan:
+    """Lay out groups and choices; runs one calibration sample to count positions. Call it inside `untouched`.
+
+    Raises:
+        UsageError: nothing to compress; a rule names no layer; weights are not float32; a layer with choices is never
+            called by the forward pass.
+        ActionError: a choice that cannot be done to a layer.
+    """
+    model = workload.model
+    named: Mapping[str, Module] = dict(model.named_modules())
+    found = units(model)
+    if not found:
+        raise UsageError(f"the model of {workload.name} has no layer to compress: no linear, conv or embedding weight")
+    space.check_names([name for unit in found for name in unit.modules])
+    _check_float32(found, space)
+    first = next(iter(workload.calibration))
+    modules = [named[name] for unit in found for name in unit.modules]
+    uses = trace(workload.task, model, take(first, 0, 1), modules)
+    targets: list[Target] = []
+    skipped: list[tuple[Unit, Layer]] = []
+    for unit in found:
+        own = tuple(named[name] for name in unit.modules)
+        layer = unit.layer.at(_positions(unit, {module: uses[module].outputs for module in own}))
+        menu = space.menu(unit.modules, layer)
+        if menu is None:
+            skipped.append((unit, layer))
+            continue
+        if not any(uses[module].starts for module in own):
+            raise UsageError(
+                f"layer {unit.name} is never called by the forward pass: either it is unused, or its weight is read "
+                "past its module, as nn.MultiheadAttention does with out_proj, and cannot be followed. Give the space "
+                f'a rule {{"modules": "{unit.name}", "choices": "skip"}} before the others, or call it as a module'
+            )
+        targets.append(Target(unit, own, layer, menu))
+    if not targets:
+        raise UsageError(f"the space skips every layer of {workload.name}: give at least one layer choices")
+    return Plan(workload, tuple(targets), tuple(skipped))
+
+
+def _check_float32(found: Sequence[Unit], space: Space) -> None:
+    for unit in found:
+        rule = space.rule_for(unit.modules, unit.layer.kind)
+        if rule is not None and rule.choices != "skip" and unit.weight.dtype != torch.float32:
+            raise UsageError(
+                f"the weight of layer {unit.name} is {unit.weight.dtype}: curvature and small divergences need "
+                "float32. Profile model.float() and apply the solution to either"
+            )
+
+
+def _positions(unit: Unit, outputs: Mapping[Module, int]) -> int:
+    """Outputs per sample of the modules that do what the unit's layer does; the rest of a tied weight only looks up."""
+    elements = sum(n for module, n in outputs.items() if kind_of(module) == unit.layer.kind)
+    return -(-elements // _features(unit.layer))
+
+
+def _features(layer: Layer) -> int:
+    """Output elements per position: rows, or the width of an embedding."""
+    return layer.columns if layer.kind == "embedding" else layer.rows

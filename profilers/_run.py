@@ -1,0 +1,70 @@
+"""One or several statistics measured on one plan, and the problem that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from allocator.errors import AllocatorError, UsageError
+from allocator.problem import Problem
+from allocator.space import Space
+from allocator.tasks.guard import untouched
+from allocator.workload import Workload
+from profilers._groups import model_sha256, provenance, rows
+from profilers._plan import Plan, plan
+from profilers._progress import Progress, silent
+from profilers._score import Score
+
+
+@runtime_checkable
+class Statistic(Protocol):
+    """A profiler of this package: adds named scores to a plan, so that several can share groups and costs."""
+
+    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
+        """The scores of every choice of every target; runs inside `untouched` and leaves the weights as they were."""
+        ...
+
+
+class Profiler:
+    """Base of the profilers here: turns `measure` into `profile`."""
+
+    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
+        """See `Statistic`."""
+        raise UsageError(f"{type(self).__name__} measures nothing: a profiler defines measure(plan, progress)")
+
+    def profile(self, workload: Workload, space: Space, progress: Progress = silent) -> Problem:
+        """The problem with this statistic's scores. The model is handed back bit-identical.
+
+        Raises:
+            UsageError: data that cannot be trusted (`Workload.check`), or a network that cannot be followed (`plan`).
+            ActionError: a choice that cannot be done to a layer.
+        """
+        return run((self,), workload, space, progress)
+
+
+def run(statistics: Sequence[Statistic], workload: Workload, space: Space, progress: Progress = silent) -> Problem:
+    """Measure all statistics on the same groups, choices and data; see `Profiler.profile`."""
+    return Problem.from_rows(measured_rows(statistics, workload, space, progress))
+
+
+def measured_rows(
+    statistics: Sequence[Statistic], workload: Workload, space: Space, progress: Progress = silent
+) -> dict[str, Any]:
+    """The same as plain data, in the row form of problem.json."""
+    digests = workload.check()
+    before = model_sha256(workload.model)
+    scores: dict[str, Score] = {}
+    made_by: dict[str, str] = {}
+    with untouched(workload.model):
+        laid_out = plan(workload, space)
+        for statistic in statistics:
+            for name, score in statistic.measure(laid_out, progress).items():
+                if name in scores:
+                    raise UsageError(f"two profilers measure {name!r}: {made_by[name]} and {statistic!r}; keep one")
+                scores[name], made_by[name] = score, repr(statistic)
+    if model_sha256(workload.model) != before:
+        raise AllocatorError(
+            f"profiling changed the state of the model of {workload.name}: its forward pass must be rewriting its own "
+            "parameters. Load it anew, and make forward leave them alone"
+        )
+    return rows(laid_out, scores, made_by, provenance(digests, before, statistics))

@@ -1,0 +1,278 @@
+"""Every allocation, one by one in effect: the dumb truth that other backends are tested against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator.certificate import Enumeration
+from allocator.errors import UnsupportedError
+from allocator.evaluation import lexicographic, lower, scale_of, upper
+from allocator.features import ALL
+from allocator.problem import Problem
+from allocator.protocols import Exactness, Limits
+from allocator.solution import Answer
+from allocator.statement import Basis, Cardinality, Implies, IntArray, Pairs
+
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BruteForce:
+    """Splits the groups into a head and a tail, tabulates both, and joins each head with all tails at once.
+
+    It takes every part of the format. Candidates that look best in floating point are evaluated exactly
+    before they count.
+
+    most: allocations it is willing to look at.
+    """
+
+    most: int = 50_000_000
+
+    name: ClassVar[str] = "brute_force"
+    features: ClassVar[frozenset[str]] = ALL
+    exactness: ClassVar[Exactness] = Exactness.EXACT
+    stats: ClassVar[tuple[str, ...]] = ()
+    isolate: ClassVar[bool] = False
+    imports: ClassVar[tuple[str, ...]] = ()
+
+    def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
+        """Look at all of them, or stop at the time limit with the best so far."""
+        size = math.fsum(np.log10(problem.sizes).tolist())
+        if size > math.log10(self.most):
+            raise UnsupportedError(
+                f"brute_force would look at 1e{size:.0f} allocations, more than {self.most:.0e}; use another solver"
+            )
+        search = _Search(problem)
+        finished = search.run(limits)
+        return Answer(
+            choice=None if search.best is None else search.best - problem.indptr[:-1],
+            claim=("optimal" if search.best is not None else "infeasible") if finished else None,
+            claimed_bound=search.best_key[0] if finished and search.best is not None else None,
+            certificate=Enumeration(),
+            limit=None if finished else "time",
+            statistics={"allocations": math.prod(problem.sizes.tolist())},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Channel:
+    """A quantity that partial allocations carry: a column [N] or [N, R], and how two parts join."""
+
+    column: Values
+    join: Callable[[Values, Values], Values]
+    offset: float = 0.0
+
+
+class _Search:
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.best: IntArray | None = None
+        self.best_key = (math.inf, math.inf)
+        self.margin = 1e-13 * scale_of(problem)
+        order = np.argsort(problem.sizes, kind="stable")
+        tail: list[int] = []
+        width = 1
+        for g in order.tolist():
+            if width * int(problem.sizes[g]) > 4096 and width > 1:
+                break
+            width *= int(problem.sizes[g])
+            tail.append(g)
+        self.tail = np.array(sorted(tail))
+        self.head = np.setdiff1d(np.arange(problem.group_count), self.tail)
+        self.channels: dict[str, _Channel] = {}
+        self.tests: list[Callable[[dict[str, Values]], Values]] = []
+        self._losses()
+        self._budgets()
+        self._couplings()
+
+    # -- what is carried along ------------------------------------------------------------------------------------
+
+    def _losses(self) -> None:
+        p = self.problem
+        self.channels["unary"] = _Channel(p.unary, np.add)
+        if p.loss.aggregate == "max":
+            self.channels["largest"] = _Channel(p.unary, np.maximum)
+        if p.loss.aggregate == "pnorm":
+            self.norm = float(p.unary.max()) or 1.0
+            self.channels["powers"] = _Channel((p.unary / self.norm) ** (p.loss.p or 1.0), np.add)
+        for i, (_, part) in enumerate(p.active_interactions):
+            if isinstance(part, Basis):
+                vectors = part.vectors.astype(np.float64)
+                self.channels[f"vector {i}"] = _Channel(vectors, np.add)
+                self.channels[f"square {i}"] = _Channel(vectors**2 @ part.eigenvalues, np.add)
+        for name in p.costs:
+            join = np.maximum if p.resources[name].aggregate == "max" else np.add
+            self.channels[f"total {name}"] = _Channel(p.cost(name), join, p.resources[name].offset)
+
+    def _budgets(self) -> None:
+        p = self.problem
+        for i, b in enumerate(p.budgets):
+            name, exact = f"row {i}", False
+            inside = p.in_scope(b.tags)[p.group_of]
+            if b.loss:
+                name = "loss"
+            elif b.score is not None:
+                column = p.scores[b.score]
+                if b.include_remainder and b.score in p.remainder:
+                    column = column + p.remainder[b.score]
+                self.channels[name] = _Channel(np.where(inside, column, 0.0), np.add)
+            else:
+                assert b.resource is not None
+                exact = p.exact(b.resource)
+                if b.tags is None:
+                    name = f"total {b.resource}"
+                else:
+                    column = p.cost(b.resource)
+                    most = p.resources[b.resource].aggregate == "max"
+                    outside = np.minimum(column.min(), 0) if most else np.zeros((), column.dtype)
+                    self.channels[name] = _Channel(np.where(inside, column, outside), np.maximum if most else np.add)
+            self.tests.append(self._within(name, b.max, b.min, exact))
+
+    def _within(self, name: str, high: float | None, low: float | None, exact: bool) -> Callable[..., Values]:
+        def test(state: dict[str, Values]) -> Values:
+            use = state[name]
+            slip = 0 if exact else 1e-12 * (np.abs(use) + self.margin) + self.margin
+            keep = np.ones(len(use), bool)
+            if high is not None:
+                keep &= use <= upper(high, exact) + slip
+            if low is not None:
+                keep &= use >= lower(low, exact) - slip
+            return keep
+
+        return test
+
+    def _couplings(self) -> None:
+        p = self.problem
+        codes = p.label_codes
+        for i, c in enumerate(p.couplings):
+            name = f"coupling {i}"
+            if isinstance(c, Cardinality | Implies):
+                column = np.zeros(p.choice_count, np.int64)
+                if isinstance(c, Implies):
+                    column[c.if_row] += 1
+                    column[c.then_row] -= 1
+                    low, high = None, 0
+                else:
+                    column[list(c.rows)] = 1
+                    low = None if c.kind == "at_most" else c.count
+                    high = None if c.kind == "at_least" else c.count
+                self.channels[name] = _Channel(column, np.add)
+                self.tests.append(self._within(name, high, low, exact=True))
+                continue
+            ignored = getattr(c, "ignore", frozenset())
+            counted = [k for k, label in enumerate(codes.table) if label not in ignored]
+            inside = np.isin(p.group_of, c.groups)
+            shown = (codes.code[:, None] == np.array(counted, np.int32)) & inside[:, None]
+            self.channels[name] = _Channel(shown, np.logical_or)
+            most = getattr(c, "count", 1)
+            self.tests.append(lambda state, name=name, most=most: state[name].sum(axis=1) <= most)  # type: ignore[misc]  # defaults bind the loop
+
+    # -- the search -----------------------------------------------------------------------------------------------
+
+    def run(self, limits: Limits) -> bool:
+        """Join every head with all tails; False when time ran out first."""
+        tails, tail_rows = self._table(self.tail)
+        for head_rows in self._heads():
+            if limits.left <= 0:
+                return False
+            self._join(head_rows, tails, tail_rows, limits)
+        return True
+
+    def _heads(self) -> Any:
+        start, sizes = self.problem.indptr[self.head], self.problem.sizes[self.head]
+        digits = np.zeros(len(self.head), np.int64)
+        while True:
+            yield start + digits
+            place = len(digits) - 1
+            while place >= 0 and digits[place] + 1 == sizes[place]:
+                digits[place] = 0
+                place -= 1
+            if place < 0:
+                return
+            digits[place] += 1
+
+    def _table(self, groups: IntArray) -> tuple[dict[str, Values], IntArray]:
+        """Channel values and rows of every combination of these groups' choices."""
+        rows = np.zeros((1, 0), np.int64)
+        for g in groups.tolist():
+            own = np.arange(*self.problem.indptr[g : g + 2].tolist())
+            rows = np.concatenate([np.repeat(rows, len(own), axis=0), np.tile(own, len(rows))[:, None]], axis=1)
+        return {name: self._folded(c, rows) for name, c in self.channels.items()}, rows
+
+    def _folded(self, channel: _Channel, rows: IntArray) -> Values:
+        total = channel.column[rows[:, 0]]
+        for k in range(1, rows.shape[1]):
+            total = channel.join(total, channel.column[rows[:, k]])
+        return total
+
+    def _join(self, head: IntArray, tails: dict[str, Values], tail_rows: IntArray, limits: Limits) -> None:
+        state = {}
+        for name, channel in self.channels.items():
+            value = tails[name]
+            if len(head):
+                value = channel.join(self._folded(channel, head[None, :]), value)
+            state[name] = channel.join(value, channel.column.dtype.type(channel.offset)) if channel.offset else value
+            if name.startswith("total") and channel.join is np.maximum:
+                state[name] = np.maximum(value, channel.offset)
+            if name.startswith("row") and channel.join is np.maximum:
+                state[name] = np.maximum(value, 0)
+        state["loss"] = self._loss(state, head, tail_rows)
+        objective = np.zeros(len(tail_rows))
+        for name, weight in self.problem.minimize.items():
+            objective = objective + weight * (state["loss"] if name == "loss" else state[f"total {name}"])
+        tie = state["unary"] if lexicographic(self.problem) else np.zeros(len(tail_rows))
+        keep = np.ones(len(tail_rows), bool)
+        for test in self.tests:
+            keep &= test(state)
+        while True:
+            better = keep & (objective < self.best_key[0] - self.margin)
+            level = keep & (objective < self.best_key[0] + self.margin) & (tie < self.best_key[1] - self.margin)
+            candidates = np.flatnonzero(better | level)
+            if not len(candidates):
+                return
+            pick = candidates[np.lexsort((tie[candidates], objective[candidates]))[0]]
+            keep[pick] = False
+            rows = np.empty(self.problem.group_count, np.int64)
+            rows[self.head], rows[self.tail] = head, tail_rows[pick]
+            outcome = self.problem.evaluate(rows - self.problem.indptr[:-1])
+            if outcome.feasible and (outcome.objective, outcome.tie) < self.best_key:
+                self.best, self.best_key = rows, (outcome.objective, outcome.tie)
+                if limits.report is not None:
+                    limits.report(rows - self.problem.indptr[:-1])
+
+    def _loss(self, state: dict[str, Values], head: IntArray, tail_rows: IntArray) -> Values:
+        p = self.problem
+        if p.loss.aggregate == "max":
+            return state["largest"]
+        if p.loss.aggregate == "pnorm":
+            return np.asarray(self.norm * state["powers"] ** (1 / (p.loss.p or 1.0)))
+        total = state["unary"]
+        for i, (weight, part) in enumerate(p.active_interactions):
+            if isinstance(part, Pairs):
+                total = total + weight * self._pairs(part, head, tail_rows)
+            else:
+                total = total + 0.5 * weight * (state[f"vector {i}"] ** 2 @ part.eigenvalues - state[f"square {i}"])
+        return np.asarray(total)
+
+    def _pairs(self, part: Pairs, head: IntArray, tail_rows: IntArray) -> Values:
+        in_head = np.isin(part.index, head)
+        total = np.full(len(tail_rows), part.value[in_head.all(axis=1)].sum())
+        place = {int(g): k for k, g in enumerate(self.tail.tolist())}
+        group_of = self.problem.group_of
+        for (a, b), value, (head_a, head_b) in zip(
+            part.index.tolist(), part.value.tolist(), in_head.tolist(), strict=True
+        ):
+            ends = []
+            for end, there in ((a, head_a), (b, head_b)):
+                if not there:
+                    k = place.get(int(group_of[end]))
+                    ends.append(np.zeros(len(tail_rows), bool) if k is None else tail_rows[:, k] == end)
+            if ends:
+                total = total + value * np.logical_and.reduce(ends)
+        return np.asarray(total)

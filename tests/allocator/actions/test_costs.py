@@ -1,0 +1,80 @@
+"""Stored bytes, MACs and bit operations against hand-worked and loop-counted numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from allocator.actions import Keep, Layer, LowRank, Quantize
+from allocator.errors import ActionError
+
+CONV = Layer("conv2d", (64, 3, 3, 3), positions=1024)
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(2, 560), (4, 992), (8, 1856)])
+def test_stored_bytes_of_a_first_convolution(bits: int, expected: int) -> None:
+    assert Quantize(bits=bits).stored_bytes(CONV) == expected
+
+
+def test_keep_stores_each_number() -> None:
+    assert [Keep(dtype=d).stored_bytes(CONV) for d in ("float32", "float16", "bfloat16")] == [6912, 3456, 3456]
+
+
+def test_low_rank_stores_both_factors() -> None:
+    half = Keep(dtype="float16")
+    assert LowRank(rank=16, left=half, right=half).stored_bytes(Layer("conv2d", (64, 64, 3, 3))) == 20480
+
+
+def test_bits_of_the_factors_count() -> None:
+    layer = Layer("linear", (20, 30), positions=7)
+    action = LowRank(rank=5, left=Quantize(bits=3), right=Quantize(bits=8, granularity="tensor"))
+    assert action.stored_bytes(layer) == (math.ceil(20 * 5 * 3 / 8) + 20 * 2) + (5 * 30 + 2)
+    assert action.macs(layer) == 7 * 5 * (20 + 30)
+    assert action.bops(layer) == 7 * 5 * (20 * 3 + 30 * 8) * 32
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("group_size", [1, 4, 9, 10])
+@pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
+def test_groups_run_along_a_row_and_the_last_is_ragged(scheme: str, group_size: int, scale_dtype: str) -> None:
+    layer = Layer("linear", (3, 10))
+    action = Quantize(bits=3, scheme=scheme, granularity="group", group_size=group_size, scale_dtype=scale_dtype)
+    scales = sum(1 for _ in range(3) for start in range(0, 10, group_size) if start < 10)
+    numbers = scales * (2 if scheme == "asymmetric" else 1)
+    assert action.stored_bytes(layer) == math.ceil(3 * 10 * 3 / 8) + numbers * (2 if scale_dtype == "float16" else 4)
+
+
+def test_codes_are_one_stream_for_the_whole_tensor() -> None:
+    assert Quantize(bits=3, granularity="tensor").stored_bytes(Layer("linear", (5, 5))) == math.ceil(75 / 8) + 2
+
+
+def test_depthwise_macs_count_the_weights_that_there_are() -> None:
+    layer = Layer("conv2d", (32, 1, 3, 3), groups=32, positions=49)
+    assert layer.macs == 32 * 9 * 49
+    assert Quantize(bits=4).bops(layer, activation_bits=8) == 32 * 9 * 49 * 4 * 8
+
+
+def test_an_embedding_looks_up_and_a_factored_one_projects() -> None:
+    layer = Layer("embedding", (1000, 64), positions=10)
+    assert Quantize(bits=4).macs(layer) == Keep().macs(layer) == 0
+    assert LowRank(rank=8, left=Keep(), right=Keep()).macs(layer) == 10 * 8 * 64
+
+
+def test_at_changes_only_the_positions() -> None:
+    assert CONV.at(1) == Layer("conv2d", (64, 3, 3, 3), positions=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Layer("linear", (3,)), r"\(3,\)"),
+        (lambda: Layer("linear", (3, 0)), r"\(3, 0\)"),
+        (lambda: Layer("conv3d", (3, 3, 1, 1, 1)), "conv3d"),  # type: ignore[arg-type]  # what is refused
+        (lambda: Layer("linear", (3, 3), groups=0), "groups"),
+    ],
+)
+def test_a_layer_that_cannot_be_is_refused(make: object, said: str) -> None:
+    assert callable(make)
+    with pytest.raises(ActionError, match=said):
+        make()

@@ -1,0 +1,120 @@
+"""Reading actions: the canonical form comes back, and every wrong key or value is named."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
+from allocator.errors import ActionError
+
+GOOD: list[dict[str, Any]] = [
+    {"kind": "quantize", "bits": 2, "scheme": "symmetric", "granularity": "channel", "axis": 0,
+     "scale_dtype": "float16", "method": "rtn"},
+    {"kind": "quantize", "bits": 8, "scheme": "asymmetric", "granularity": "tensor", "scale_dtype": "float32",
+     "method": "mse"},
+    {"kind": "quantize", "bits": 4, "scheme": "symmetric", "granularity": "group", "group_size": 32, "axis": 0,
+     "scale_dtype": "float16", "method": "gptq"},
+    {"kind": "keep", "dtype": "bfloat16"},
+    {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
+     "right": {"kind": "quantize", "bits": 4, "scheme": "symmetric", "granularity": "channel", "axis": 0,
+               "scale_dtype": "float16", "method": "rtn"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("described", GOOD, ids=lambda d: d["kind"])
+def test_the_canonical_form_comes_back(described: dict[str, Any]) -> None:
+    action = parse(described)
+    assert isinstance(action, Action)
+    assert action.to_json() == described
+    assert parse(json.loads(json.dumps(action.to_json()))) == action
+    assert hash(action) == hash(parse(described))
+
+
+def test_defaults_make_one_action_of_many_spellings() -> None:
+    short, long = parse({"kind": "quantize", "bits": 2}), parse(GOOD[0])
+    assert short == long
+    assert short.to_json() == long.to_json()
+
+
+def test_an_action_passes_through() -> None:
+    action = Keep()
+    assert parse(action) is action
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        ({"kind": "quantize"}, "'bits' is missing"),
+        ({"kind": "quantize", "bits": 9}, "bits must be an integer from 1 to 8, got 9"),
+        ({"kind": "quantize", "bits": 0}, "bits"),
+        ({"kind": "quantize", "bits": True}, "bits"),
+        ({"kind": "quantize", "bits": 4.0}, "bits"),
+        ({"kind": "quantize", "bits": 4, "bit": 4}, "unknown key 'bit'; it takes bits"),
+        ({"kind": "quantize", "bits": 4, "scheme": "affine"}, "scheme must be one of symmetric, asymmetric"),
+        ({"kind": "quantize", "bits": 4, "scheme": ["symmetric"]}, "scheme"),
+        ({"kind": "quantize", "bits": 4, "granularity": "block"}, "granularity"),
+        ({"kind": "quantize", "bits": 4, "granularity": "group"}, "group_size must be an integer ≥ 1"),
+        ({"kind": "quantize", "bits": 4, "group_size": 32}, "only with granularity group"),
+        ({"kind": "quantize", "bits": 4, "axis": 1}, "axis"),
+        ({"kind": "quantize", "bits": 4, "scale_dtype": "bfloat16"}, "scale_dtype must be one of float16, float32"),
+        ({"kind": "quantize", "bits": 4, "method": "awq"}, "method must be one of rtn, mse"),
+        ({"kind": "keep", "dtype": "int8"}, "dtype must be one of float32"),
+        ({"kind": "keep", "type": "float16"}, "unknown key 'type'"),
+        ({"kind": "low_rank", "rank": 0, "left": {"kind": "keep"}, "right": {"kind": "keep"}}, "rank"),
+        ({"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}}, "'right' is missing"),
+        ({"kind": "low_rank", "rank": 2, "left": {"kind": "prune"}, "right": {"kind": "keep"}}, "left must be"),
+        ({"kind": "low_rank", "rank": 2, "left": 4, "right": {"kind": "keep"}}, "left must be"),
+        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, quantize"),
+        ({"bits": 4}, 'object with a "kind"'),
+        ({"kind": ["quantize"]}, 'object with a "kind"'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(described: dict[str, Any], said: str) -> None:
+    with pytest.raises(ActionError, match=said):
+        parse(described)
+
+
+@pytest.mark.parametrize(
+    ("action", "layer", "said"),
+    [
+        (Quantize(bits=4, method="gptq"), Layer("linear", (4, 4)), "gptq is known but not done yet; use rtn or mse"),
+        (Quantize(bits=4, granularity="group", group_size=10), Layer("conv2d", (8, 1, 3, 3), groups=8), "9 weights"),
+        (LowRank(rank=5, left=Keep(), right=Keep()), Layer("linear", (4, 9)), "use at most 4"),
+        (LowRank(rank=1, left=Keep(), right=Keep()), Layer("conv1d", (4, 2, 3), groups=2), "2 groups"),
+        (
+            LowRank(rank=2, left=Quantize(bits=4, granularity="group", group_size=3), right=Keep()),
+            Layer("linear", (4, 9)),
+            "left: .* 2 weights",
+        ),
+    ],
+)
+def test_what_a_layer_cannot_take_is_refused(action: Action, layer: Layer, said: str) -> None:
+    with pytest.raises(ActionError, match=said):
+        action.check(layer)
+
+
+def test_python_construction_is_checked_too() -> None:
+    with pytest.raises(ActionError, match="bits"):
+        Quantize(bits=12)
+
+
+class _FakeEntryPoints(dict[str, Any]):
+    names = property(lambda self: set(self))
+
+
+def test_a_third_partys_kind_is_found_and_a_broken_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = metadata.EntryPoint("mine", "allocator.actions.keep:Keep", "allocator.actions")
+    broken = metadata.EntryPoint("broken", "no_such_module_at_all:X", "allocator.actions")
+    other = metadata.EntryPoint("other", "allocator.actions.keep:DTYPE_BITS", "allocator.actions")
+    points = _FakeEntryPoints(mine=good, broken=broken, other=other)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points)
+    assert parse({"kind": "mine", "dtype": "float16"}) == Keep(dtype="float16")
+    for kind in ("broken", "other"):
+        with pytest.raises(ActionError, match=f"'{kind}' is unavailable, because"):
+            parse({"kind": kind})
+    with pytest.raises(ActionError, match="known are broken, keep, low_rank, mine, other, quantize"):
+        parse({"kind": "unheard_of"})

@@ -1,0 +1,236 @@
+"""A model under a solution: packed and plain outputs agree bit for bit, and nothing is touched unless all can be."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from allocator.actions import parse
+from allocator.applier import apply_, approximate, units
+from allocator.errors import ActionError
+
+HALF = {"kind": "keep", "dtype": "float16"}
+ACTIONS: dict[str, dict[str, Any]] = {
+    "1 bit": {"kind": "quantize", "bits": 1},
+    "3 bits": {"kind": "quantize", "bits": 3, "scheme": "asymmetric", "granularity": "tensor", "method": "mse"},
+    "4 bits in groups": {"kind": "quantize", "bits": 4, "granularity": "group", "group_size": 5},
+    "half": HALF,
+    "bfloat16": {"kind": "keep", "dtype": "bfloat16"},
+    "full": {"kind": "keep", "dtype": "float32"},
+    "rank": {"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}},
+}
+Make = Callable[[], nn.Module]
+
+
+def everywhere(model: nn.Module, action: dict[str, Any]) -> dict[str, Any]:
+    """The action on every layer that it can be done to."""
+    chosen = {}
+    for unit in units(model):
+        feasible = action["kind"] != "low_rank" or unit.layer.groups == 1
+        chosen[unit.name] = {"action": action if feasible else ACTIONS["3 bits"], "modules": unit.modules}
+    return chosen
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
+@pytest.mark.parametrize("name", ["convolutions", "language_model"])
+def test_packed_and_plain_outputs_agree_bit_for_bit(
+    action: dict[str, Any], name: str, request: pytest.FixtureRequest, images: Tensor, ids: Tensor
+) -> None:
+    model = request.getfixturevalue(name)().eval()
+    x = images if name == "convolutions" else ids
+    solution = everywhere(model, action)
+    before = model(x)
+    plain, packed = (apply_(copy.deepcopy(model), solution, packed=p) for p in (False, True))
+    for context in (torch.enable_grad, torch.no_grad):
+        with context():
+            assert torch.equal(packed(x), plain(x))
+    if action["kind"] != "low_rank":
+        # The reference: overwrite the weights by hand.
+        for unit in units(model):
+            unit.weight.data.copy_(approximate(unit.weight, parse(solution[unit.name]["action"]), unit.layer))
+        assert torch.equal(plain(x), model(x))
+    assert torch.equal(plain(x), before) == (action == ACTIONS["full"])
+
+
+def test_low_rank_layers_compute_the_product(convolutions: Make, images: Tensor) -> None:
+    model = convolutions().eval()
+    solution = everywhere(model, {"kind": "low_rank", "rank": 3, "left": HALF, "right": HALF})
+    factored = apply_(copy.deepcopy(model), solution)
+    by_hand = copy.deepcopy(model)
+    for unit in units(by_hand):
+        unit.weight.data.copy_(approximate(unit.weight, parse(solution[unit.name]["action"]), unit.layer))
+    torch.testing.assert_close(factored(images), by_hand(images))
+    assert torch.equal(factored.first.weight, by_hand.first.weight)
+
+
+def test_a_low_rank_embedding_looks_up_then_projects() -> None:
+    model = nn.Embedding(11, 6, padding_idx=2)
+    action = {"kind": "low_rank", "rank": 4, "left": HALF, "right": HALF}
+    ids = torch.randint(0, 11, (3, 5))
+    wanted = functional.embedding(ids, approximate(model.weight, parse(action), units(model)[0].layer))
+    for packed in (False, True):
+        got = apply_(copy.deepcopy(model), {"g": {"action": action, "modules": [""]}}, packed=packed)(ids)
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("action", [ACTIONS["3 bits"], ACTIONS["rank"]], ids=["3 bits", "rank"])
+def test_tied_layers_stay_one_storage(language_model: Make, packed: bool, action: dict[str, Any]) -> None:
+    model = apply_(language_model(), {"embed": {"action": action}}, packed=packed).to(torch.float64)
+    names = ["packed"] if packed else (["left", "right"] if action["kind"] == "low_rank" else ["weight"])
+    for name in names:
+        assert getattr(model.embed, name) is getattr(model.head, name)
+    twin = copy.deepcopy(model)
+    assert getattr(twin.embed, names[0]) is getattr(twin.head, names[0])
+
+
+def test_a_packed_model_holds_the_weight_only_as_bytes(convolutions: Make) -> None:
+    model = apply_(convolutions(), everywhere(convolutions(), ACTIONS["4 bits in groups"]), packed=True)
+    for unit in units(convolutions()):
+        module = model.get_submodule(unit.name)
+        held = [t for t in [*module.parameters(), *module.buffers()] if t is not getattr(module, "bias", None)]
+        action = parse(ACTIONS["4 bits in groups"])
+        assert sum(t.numel() * t.itemsize for t in held) == action.stored_bytes(unit.layer)
+    assert units(model) == ()
+    assert "packed" in {name.rpartition(".")[2] for name in model.state_dict()}
+
+
+def test_a_packed_model_computes_in_the_dtype_that_it_is_moved_to(convolutions: Make, images: Tensor) -> None:
+    model = convolutions().eval()
+    packed = apply_(model, everywhere(model, ACTIONS["3 bits"]), packed=True)
+    single = packed(images)
+    double = packed.double()(images.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single)
+
+
+def test_state_dict_of_a_packed_model_goes_round(convolutions: Make, images: Tensor) -> None:
+    models = [convolutions().eval() for _ in range(2)]
+    one, two = (apply_(m, everywhere(m, ACTIONS["rank"]), packed=True) for m in models)
+    assert not torch.equal(one(images), two(images))
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(images), two(images))
+
+
+def test_gradients_reach_the_input_and_the_factors(convolutions: Make, images: Tensor) -> None:
+    x = images.requires_grad_()
+    packed = apply_(convolutions().eval(), everywhere(convolutions(), ACTIONS["3 bits"]), packed=True)
+    packed(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.any()
+    factored = apply_(convolutions().eval(), everywhere(convolutions(), ACTIONS["rank"]))
+    factored(images).sum().backward()
+    assert factored.head.left.grad is not None
+
+
+class PaddedConv(nn.Conv2d):
+    """A subclass with a forward of its own, as TensorFlow ports have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.pad(x, (0, 1, 0, 1))
+        return functional.conv2d(x, self.weight, self.bias, self.stride)
+
+
+def test_a_subclass_keeps_its_forward_when_quantised_and_refuses_two_layers() -> None:
+    model = nn.Sequential(PaddedConv(3, 4, 2))
+    x = torch.randn(2, 3, 5, 5)
+    plain, packed = (apply_(copy.deepcopy(model), {"0": {"action": ACTIONS["1 bit"]}}, packed=p) for p in (False, True))
+    assert packed(x).shape == (2, 4, 5, 5)
+    assert torch.equal(plain(x), packed(x))
+    assert isinstance(packed[0], PaddedConv)
+    with pytest.raises(ActionError, match="group '0': module '0': PaddedConv has a forward of its own"):
+        apply_(model, {"0": {"action": ACTIONS["rank"]}})
+
+
+def test_hooks_and_second_names_survive() -> None:
+    layer = nn.Linear(3, 3)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    calls: list[int] = []
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    apply_(model, {"g": {"action": ACTIONS["1 bit"], "modules": ["2"]}}, packed=True)(torch.randn(2, 3))
+    assert calls == [1, 1]
+    assert model[0] is model[2]
+
+
+@dataclass
+class FromTheCore:
+    """What a Solution looks like from here."""
+
+    actions: dict[str, Any]
+    modules: dict[str, list[str]] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+
+
+def test_a_solution_object_and_groups_of_several_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    wanted = [approximate(u.weight, parse(ACTIONS["1 bit"]), u.layer) for u in units(model)]
+    apply_(model, FromTheCore({"both": ACTIONS["1 bit"]}, {"both": ["0", "1"]}))
+    assert all(torch.equal(layer.weight, w) for layer, w in zip(model, wanted, strict=True))
+
+
+def test_float64_weights_are_kept_as_float32() -> None:
+    model = nn.Sequential(nn.Linear(3, 3)).double()
+    x = torch.randn(2, 3).double()
+    plain, packed = (apply_(copy.deepcopy(model), {"0": {"action": ACTIONS["full"]}}, packed=p) for p in (False, True))
+    assert torch.equal(plain[0].weight, model[0].weight.float().double())
+    assert torch.equal(plain(x), packed(x))
+
+
+def _broken(model: nn.Module) -> nn.Module:
+    model.get_submodule("head").weight.data[0, 0] = torch.nan
+    return model
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"nowhere": {"action": HALF}}, "group 'nowhere': the model has no module 'nowhere'"),
+        ({"g": {"action": HALF, "modules": ["norm"]}}, "group 'g': module 'norm' .* BatchNorm2d"),
+        ({"head": {"action": {"kind": "prune"}}}, "group 'head': action kind 'prune' is unknown"),
+        ({"head": {"action": {"kind": "quantize", "bits": 9}}}, "group 'head': .* bits"),
+        ({"head": {"action": ACTIONS["rank"] | {"rank": 6}}}, "group 'head': module 'head': .* use at most 5"),
+        ({"depthwise": {"action": ACTIONS["rank"]}}, "group 'depthwise': module 'depthwise': .* 12 groups"),
+        ({"again": {"action": HALF, "modules": ["first"]}}, "group 'again': weight of first belongs to group 'first'"),
+        ({"g": {"modules": ["head"]}}, "group 'g': expected"),
+        ({"g": {"action": HALF, "modules": "head"}}, "group 'g': modules must be a list"),
+        ({"head": {"action": ACTIONS["1 bit"]}}, "group 'head': module 'head': the weight holds NaN"),
+    ],
+)  # fmt: skip
+def test_all_or_nothing(convolutions: Make, entry: dict[str, Any], said: str, packed: bool) -> None:
+    model = convolutions()
+    if "NaN" in said:
+        _broken(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    kinds = [type(m) for m in model.modules()]
+    with pytest.raises(ActionError, match=said):
+        apply_(model, {"first": {"action": ACTIONS["1 bit"]}} | entry, packed=packed)
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[key], after[key]) or "NaN" in said for key in before)
+    assert torch.equal(before["first.weight"], after["first.weight"])
+    assert kinds == [type(m) for m in model.modules()]
+
+
+def test_a_choice_without_an_action_and_a_second_packing_are_refused(convolutions: Make) -> None:
+    chosen = FromTheCore({"first": HALF}, {"head": ["head"]}), FromTheCore({"first": HALF}, choices={"head": "fast"})
+    for solution in chosen:
+        with pytest.raises(ActionError, match="group 'head': its choice carries no action"):
+            apply_(convolutions(), solution)
+    with pytest.raises(ActionError, match="the solution names no action"):
+        apply_(convolutions(), FromTheCore({}))
+    model = apply_(convolutions(), {"head": {"action": HALF}}, packed=True)
+    with pytest.raises(ActionError, match="module 'head' is compressed already"):
+        apply_(model, {"head": {"action": HALF}})
+
+
+def test_an_uncovered_module_is_refused_with_its_reason(language_model: Make) -> None:
+    with pytest.raises(ActionError, match=r"self_attn' cannot be compressed \(.*in_proj_weight: a bare parameter"):
+        apply_(language_model(), {"g": {"action": HALF, "modules": ["block.self_attn"]}})

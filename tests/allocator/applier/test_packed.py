@@ -1,0 +1,93 @@
+"""Stored bytes are what the cost said, and come back as what `approximate` said: any action, any layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allocator.actions import Action, Keep, Layer, LowRank, Quantize
+from allocator.applier import Approximator, approximate, pack, unpack, unpack_factors
+from allocator.errors import ActionError
+
+
+@st.composite
+def layers(draw: Any) -> Layer:
+    kind = draw(st.sampled_from(["linear", "conv1d", "conv2d", "embedding"]))
+    size = st.integers(1, 9)
+    shape = [draw(size), draw(size)] + [draw(st.integers(1, 3)) for _ in range({"conv1d": 1, "conv2d": 2}.get(kind, 0))]
+    return Layer(kind, tuple(shape))
+
+
+@st.composite
+def plain_actions(draw: Any, columns: int) -> Keep | Quantize:
+    if draw(st.booleans()):
+        return Keep(dtype=draw(st.sampled_from(["float32", "float16", "bfloat16"])))
+    granularity = draw(st.sampled_from(["tensor", "channel", "group"]))
+    return Quantize(
+        bits=draw(st.integers(1, 8)),
+        scheme=draw(st.sampled_from(["symmetric", "asymmetric"])),
+        granularity=granularity,
+        group_size=draw(st.integers(1, columns)) if granularity == "group" else None,
+        scale_dtype=draw(st.sampled_from(["float16", "float32"])),
+        method=draw(st.sampled_from(["rtn", "mse"])),
+    )
+
+
+@st.composite
+def cases(draw: Any) -> tuple[Layer, Action, int]:
+    layer = draw(layers())
+    action: Action = draw(plain_actions(layer.columns))
+    if draw(st.booleans()):
+        rank = draw(st.integers(1, min(layer.rows, layer.columns)))
+        action = LowRank(rank=rank, left=draw(plain_actions(rank)), right=draw(plain_actions(layer.columns)))
+    return layer, action, draw(st.integers(0, 2**31))
+
+
+@given(cases(), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.sampled_from([1.0, 1e-7, 1e6]))
+@settings(max_examples=400, deadline=None)
+def test_the_buffer_has_the_cost_and_unpacks_to_the_approximation(
+    case: tuple[Layer, Action, int], dtype: torch.dtype, magnitude: float
+) -> None:
+    layer, action, seed = case
+    weight = torch.randn(layer.weight_shape, generator=torch.Generator().manual_seed(seed)) * magnitude
+    weight = weight.to(dtype)
+    buffer = pack(weight, action, layer)
+    assert buffer.dtype == torch.uint8
+    assert buffer.shape == (action.stored_bytes(layer),)
+    got = unpack(buffer, action, layer, dtype)
+    assert got.dtype == dtype
+    assert torch.equal(got, approximate(weight, action, layer))
+    if isinstance(action, LowRank):
+        wanted = Approximator(weight, layer).factors(action)
+        assert all(map(torch.equal, unpack_factors(buffer, action, layer), wanted))
+
+
+def test_layout_is_codes_then_scales_then_minima() -> None:
+    weight = torch.tensor([[0.0, 1.0, 2.0, 3.0], [-1.0, 0.5, 0.5, 2.0]])
+    buffer = pack(weight, Quantize(bits=2, scheme="asymmetric"), Layer("linear", (2, 4)))
+    first, second = 0 | 1 << 2 | 2 << 4 | 3 << 6, 0 | 2 << 2 | 2 << 4 | 3 << 6
+    numbers = torch.tensor([1.0, 1.0, 0.0, -1.0]).half().view(torch.uint8).tolist()
+    assert buffer.tolist() == [first, second, *numbers]
+
+
+def test_left_comes_before_right() -> None:
+    layer = Layer("linear", (3, 5))
+    weight = torch.randn(3, 5)
+    action = LowRank(rank=1, left=Keep(dtype="float16"), right=Keep(dtype="float32"))
+    left, right = Approximator(weight, layer).exact_factors(1)
+    wanted = torch.cat([left.half().view(-1).view(torch.uint8), right.view(-1).view(torch.uint8)])
+    assert torch.equal(pack(weight, action, layer), wanted)
+
+
+@pytest.mark.parametrize("action", [Quantize(bits=3), Keep(), LowRank(rank=2, left=Keep(), right=Keep())])
+def test_a_buffer_of_another_size_is_refused(action: Action) -> None:
+    layer = Layer("linear", (4, 4))
+    buffer = pack(torch.randn(4, 4), action, layer)
+    for wrong in (buffer[:-1], torch.cat([buffer, buffer[:1]]), buffer.float()):
+        with pytest.raises(ActionError, match=rf"stored as uint8 \[{math.prod(buffer.shape)}\]"):
+            unpack(wrong, action, layer)

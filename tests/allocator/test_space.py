@@ -1,0 +1,165 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allocator.actions import Keep, Layer, LowRank, parse
+from allocator.errors import ActionError, UsageError
+from allocator.space import MenuItem, Rule, Space, short_name
+
+LINEAR = Layer("linear", (48, 64))
+FOUR = {"kind": "quantize", "bits": 4}
+KEEP = {"kind": "keep", "dtype": "float32"}
+
+
+def names(space, layer=LINEAR, modules=("fc",)):
+    menu = space.menu(modules, layer)
+    return None if menu is None else [item.name for item in menu]
+
+
+def test_simple_menu_names_labels_and_actions():
+    menu = Space.simple(bits=(2, 8), ranks=(0.25, 0.5)).menu(["fc"], LINEAR)
+    assert [(i.name, i.label) for i in menu] == [
+        ("int2", "int2"), ("int8", "int8"), ("rank12_int8", "rank25%"), ("rank24_int8", "rank50%"), ("keep", "keep"),
+    ]  # fmt: skip
+    assert menu[0].action == parse({"kind": "quantize", "bits": 2, "scheme": "symmetric", "granularity": "channel"})
+    assert menu[2].action.left.bits == menu[2].action.right.bits == 8
+    assert menu[-1] == MenuItem("keep", "keep", Keep())
+
+
+def test_simple_options_reach_every_width():
+    menu = Space.simple(bits=(4,), ranks=(), granularity="group", group_size=16, scheme="asymmetric", keep=False)
+    assert names(menu) == ["int4_g16_asym"]
+    assert names(Space.simple(bits=(3,), ranks=(), granularity="tensor", keep=False)) == ["int3_tensor"]
+
+
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [
+        ({"kind": "quantize", "bits": 4, "granularity": "group", "group_size": 128}, "int4_g128"),
+        ({"kind": "quantize", "bits": 4, "method": "mse"}, "int4_mse"),
+        ({"kind": "low_rank", "rank": 16, "left": KEEP, "right": KEEP}, "rank16_keep"),
+        ({"kind": "low_rank", "rank": 16, "left": FOUR, "right": KEEP}, "rank16_int4_keep"),
+        ({"kind": "keep", "dtype": "float16"}, "keep_float16"),
+    ],
+)
+def test_names_tell_the_action(action, name):
+    assert short_name(parse(action)) == name
+
+
+@given(st.integers(1, 300), st.integers(2, 300), st.floats(0.01, 1))
+def test_ranks_are_fractions_of_the_full_one_and_save_bytes(rows, columns, share):
+    layer = Layer("linear", (rows, columns))
+    (item, *_), whole = Space.simple(bits=(8,), ranks=(share,)).menu(["fc"], layer)[-2:], 0
+    whole = parse({"kind": "quantize", "bits": 8}).stored_bytes(layer)
+    rank = max(1, round(share * min(rows, columns)))
+    wanted = LowRank(
+        rank=rank, left=parse({"kind": "quantize", "bits": 8}), right=parse({"kind": "quantize", "bits": 8})
+    )
+    if wanted.stored_bytes(layer) < whole:
+        assert item.action == wanted
+        assert item.label == f"rank{100 * share:g}%"
+    else:
+        assert item.name == "int8"
+
+
+def test_rank_factors_and_explicit_ranks():
+    rule = Rule(
+        choices=(
+            {"kind": "low_rank", "fraction": 0.25, "left": FOUR, "right": FOUR},
+            {"kind": "low_rank", "rank": 5},
+            {"kind": "low_rank", "rank": 50},
+            KEEP,
+        )
+    )
+    menu = Space((rule,)).menu(["fc"], LINEAR)
+    assert [(i.name, i.label) for i in menu] == [
+        ("rank12_int4", "rank25%_int4"), ("rank5_int8", "rank5_int8"), ("keep", "keep"),
+    ]  # fmt: skip
+    assert names(Space((rule,)), Layer("conv2d", (8, 1, 3, 3), groups=8)) == ["keep"]
+
+
+def test_two_fractions_of_one_rank_give_one_choice():
+    assert names(Space.simple(bits=(), ranks=(0.01, 0.02)), LINEAR) == ["rank1_int8", "keep"]
+
+
+def test_groups_longer_than_a_row_are_rows():
+    space = Space.simple(bits=(4,), ranks=(), granularity="group", group_size=128, keep=False)
+    (short,), (long,) = space.menu(["a"], LINEAR), space.menu(["b"], Layer("linear", (8, 256)))
+    assert (short.name, short.label) == (long.name, long.label) == ("int4_g128", "int4_g128")
+    assert (short.action.granularity, long.action.granularity) == ("channel", "group")
+
+
+def test_first_rule_that_covers_a_layer_decides():
+    space = Space(
+        (
+            Rule(modules="head", choices="pin"),
+            Rule(modules=r"re:layers\.(0|1)\..*", choices="skip"),
+            Rule(kinds=("embedding",), choices=(KEEP,)),
+            Rule(modules="layers.*", choices=(FOUR,)),
+        )
+    )
+    assert names(space, modules=["head"]) == ["keep"]
+    assert names(space, modules=["layers.1.fc"]) is None
+    assert names(space, modules=["layers.11.fc"]) == ["int4"]  # the expression must match the whole name
+    assert names(space, Layer("embedding", (9, 4)), ["layers.0x"]) == ["keep"]
+    assert names(space, modules=["other"]) is None  # no rule: left alone
+    assert names(space, modules=["embed", "head"]) == ["keep"]  # any name of a shared weight
+
+
+SPACES = st.builds(
+    lambda rules: Space(tuple(rules)),
+    st.lists(
+        st.builds(
+            Rule,
+            modules=st.sampled_from(["*", "a.?", "re:b.*"]),
+            kinds=st.sampled_from([(), ("conv2d", "linear")]),
+            choices=st.sampled_from(["pin", "skip", (FOUR, KEEP), ({"kind": "low_rank", "fraction": 0.5},)]),
+        )
+    ),
+)
+
+
+@given(SPACES)
+def test_json_both_ways(space):
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({}, 'starts with "format"'),
+        ({"rules": 3}, "rules \\(a list\\)"),
+        ({"rules": [], "pins": 1}, "unknown: \\['pins'\\]"),
+        ({"rules": [{"modules": "*"}]}, "rule 0 .* keys are modules, kinds and choices"),
+        ({"rules": [{"choices": "keep"}]}, '"pin" or "skip", not \'keep\''),
+        ({"rules": [{"choices": []}]}, "has no choices"),
+        ({"rules": [{"choices": "pin", "modules": "re:("}]}, "no regular expression"),
+    ],
+)
+def test_broken_files_say_where(broken, said):
+    head = {"format": "allocation-space", "version": 1} if broken else {}
+    with pytest.raises(UsageError, match=said):
+        Space.from_json({**head, **broken})
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (({"kind": "quantize", "bits": 9},), r"layer fc and choice .*bits"),
+        (({"kind": "sparse"},), r"layer fc .*'sparse' is unknown"),
+        (("int4",), "'int4', not an action object"),
+        (({"kind": "low_rank", "fraction": 1.5},), "fraction in \\(0, 1\\]"),
+        (({"kind": "low_rank", "fraction": 0.5, "rank": 3},), "either a rank or a fraction"),
+        (({"kind": "low_rank", "rank": 48},), "left without a choice"),
+    ],
+)
+def test_bad_choices_name_the_layer(choices, said):
+    with pytest.raises(ActionError, match=said):
+        Space((Rule(choices=choices),)).menu(["fc"], LINEAR)
+
+
+def test_patterns_that_name_nothing_are_refused():
+    with pytest.raises(UsageError, match=r"rule 1 .*'re:b' names no layer"):
+        Space((Rule(modules="a.*", choices="pin"), Rule(modules="re:b", choices="pin"))).check_names(["a.b", "a.c"])
