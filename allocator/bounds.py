@@ -138,9 +138,7 @@ def _ellipsoid(linear: Linear, rows: list[Row]) -> tuple[list[float], list[Price
             prices = (centre * reach).tolist()
             found = _pass(linear, rows, prices)
             seen.append(found)
-            gradient = np.array(
-                [_slope(r, p, u) for r, p, u in zip(rows, prices, found.uses, strict=True)]
-            ) * reach
+            gradient = np.array([_slope(r, p, u) for r, p, u in zip(rows, prices, found.uses, strict=True)]) * reach
             depth = 0.0
             if found.bound > best:
                 best, best_prices = found.bound, prices

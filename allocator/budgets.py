@@ -1,4 +1,4 @@
-"""Budgets as people write them: `100000`, `12MB`, `1.5GiB`, `4.25bits`, `25%`, `min:V`, each with an optional `resource=`."""
+"""Budgets as people write them: `100000`, `12MB`, `1.5GiB`, `4.25bits`, `25%`, `min:V`, and `resource=` before each."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def _split(problem: Problem, text: str, resource: str | None) -> tuple[str, str]
     budgeted = list(dict.fromkeys(b.resource for b in problem.budgets if b.resource is not None and b.tags is None))
     candidates = budgeted or list(problem.costs)
     if len(candidates) != 1:
-        raise UsageError(f"budget {text!r}: say of which resource, as in {candidates[0]}={text} ({', '.join(candidates)})")
+        known = ", ".join(candidates)
+        raise UsageError(f"budget {text!r}: say of which resource, as in {candidates[0]}={text} ({known})")
     return candidates[0], text.strip()
 
 
@@ -101,7 +102,7 @@ def _bits_per_weight(problem: Problem, resource: str, bits: float) -> Number:
         raise UsageError(f"budget {resource}: bits per weight need a resource that sums, {resource} takes the maximum")
     if problem.weights is None or (problem.weights < 0).any():
         g = 0 if problem.weights is None else int(np.argmin(problem.weights))
-        raise UsageError(f"budget {resource}: bits per weight need `weights` in every group; {_name(problem, g)} has none")
+        raise UsageError(f"budget {resource}: bits per weight need `weights` everywhere; {_name(problem, g)} has none")
     total = bits * int(problem.weights.sum())
     return _tidy((total / 8 if spec.unit == "byte" else total) + spec.offset)
 
@@ -115,7 +116,8 @@ def reference_total(problem: Problem, resource: str) -> Number:
         dearest = np.maximum.reduceat(np.where(allowed, column, low), problem.indptr[:-1])
         spec = problem.resources[resource]
         if spec.aggregate == "max":
-            return max(spec.offset, dearest.max().item())
+            most: Number = max(dearest.tolist())
+            return max(spec.offset, most)
         return spec.offset + math.fsum(dearest.tolist())
     return resource_use(problem, reference_rows(problem), resource, None)
 

@@ -111,10 +111,7 @@ def parse_solvers(solvers_: Sequence[str | Solver] | str) -> list[tuple[str, Sol
             solvers_ = [s.name for s in solvers() if s.available]
         else:
             solvers_ = [t for t in re.findall(r"[^,\[]+(?:\[[^\]]*\])?", solvers_) if t.strip()]
-    found: list[tuple[str, Solver]] = []
-    for one in solvers_:
-        found.append((one.strip(), solver_from_text(one)) if isinstance(one, str) else (repr(one), one))
-    return found
+    return [(s.strip(), solver_from_text(s)) if isinstance(s, str) else (repr(s), s) for s in solvers_]
 
 
 def solver_from_text(text: str) -> Solver:
@@ -199,6 +196,4 @@ def _with_regret(rows: Iterable[Row]) -> list[Row]:
 
     rows = list(rows)
     best = min((r.objective for r in rows if r.objective is not None), default=None)
-    return [
-        replace(r, regret=r.objective - best) if r.objective is not None and best is not None else r for r in rows
-    ]
+    return [replace(r, regret=r.objective - best) if r.objective is not None and best is not None else r for r in rows]

@@ -146,7 +146,7 @@ class Outcome:
                 "at_least": n < coupling.count,
                 "exactly": n != coupling.count,
             }[coupling.kind]
-            return f"{coupling.kind} {coupling.count}: {n} of the {len(coupling.rows)} choices taken" if broken else None
+            return f"{coupling.kind} {coupling.count}: {n} of {len(coupling.rows)} choices taken" if broken else None
         codes = problem.label_codes
         labels = {codes.table[c] for c in np.unique(codes.code[self.rows[list(coupling.groups)]]).tolist()}
         if isinstance(coupling, SameChoice):

@@ -124,17 +124,17 @@ def _row(problem: Problem, i: int, budget: Budget, free: NDArray[np.bool_]) -> R
     spec = problem.resources[budget.resource]
     offset: Number = spec.offset if budget.tags is None else 0
     exact = problem.exact(budget.resource)
-    column = problem.cost(budget.resource)
+    costs = problem.cost(budget.resource)
     if spec.aggregate == "sum":
-        zero = np.zeros((), column.dtype)
-        return _sum_row(i, budget, column if budget.tags is None else np.where(inside, column, zero), offset, exact)
+        zero = np.zeros((), costs.dtype)
+        return _sum_row(i, budget, costs if budget.tags is None else np.where(inside, costs, zero), offset, exact)
     if budget.max is not None:
         most = upper(budget.max, exact)
-        free &= ~inside | (column <= most)
+        free &= ~inside | (costs <= most)
         if offset > most:
             free[:] = False
     if budget.min is not None and offset < lower(budget.min, exact):
-        return Row(i, (inside & (column >= lower(budget.min, exact))).astype(np.int64), 1, None, True)
+        return Row(i, (inside & (costs >= lower(budget.min, exact))).astype(np.int64), 1, None, True)
     return None
 
 

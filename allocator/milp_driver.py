@@ -78,10 +78,7 @@ def solve_milp(problem: Problem, limits: Limits, engine: Engine, start: NDArray[
     if lexicographic(problem) and problem.minimize["loss"] >= 0:
         return _least_maximum(run)
     stage = run.minimise(lambda ceiling: build(problem, ceiling=ceiling), _objective)
-    claim: Claim | None = None
-    if stage.closed:
-        claim = "infeasible" if stage.best is None else "optimal"
-    return run.answer(claim, stage.bound, stage.limit)
+    return run.answer(_claim(stage), stage.bound, stage.limit)
 
 
 def _objective(outcome: Outcome) -> float:
@@ -102,25 +99,37 @@ def _least_maximum(run: _Run) -> Answer:
     unary = np.where(problem.free, problem.unary, np.inf)
     floor = float(np.minimum.reduceat(unary, problem.indptr[:-1]).max())
     if weight == 0.0 or not math.isfinite(floor):
-        stage = run.minimise(lambda _: build(problem, cap=math.inf), _tie)
-        claim: Claim | None = None if not stage.closed else "infeasible" if stage.best is None else "optimal"
-        return run.answer(claim, 0.0, stage.limit)
+        stage = run.minimise(_capped(problem, math.inf), _tie)
+        return run.answer(_claim(stage), 0.0, stage.limit)
     levels = np.unique(unary[np.isfinite(unary) & (unary >= floor)])
     low, high = 0, len(levels) - 1  # the answer is one of levels[low..high]
-    while run.best is None or low < high:
+    while True:
+        if run.best is not None:
+            high = min(high, int(np.searchsorted(levels, problem.unary[run.best.rows].max())))
+            if low >= high or levels[high] - levels[low] <= run.limits.gap * abs(levels[high]):
+                break
         middle = high if run.best is None else (low + high) // 2
-        stage = run.minimise(lambda _, cap=float(levels[middle]): build(problem, cap=cap, idle=True), _nothing)  # type: ignore[misc]
+        stage = run.minimise(_capped(problem, float(levels[middle]), idle=True), _nothing)
         if stage.best is not None:
-            high = min(high, int(np.searchsorted(levels, stage.best.loss)))
+            high = middle
         elif not stage.closed:
             return run.answer(None, weight * float(levels[low]), stage.limit)
         elif run.best is None:
             return run.answer("infeasible", math.inf, None)
         else:
             low = middle + 1
-        high = min(high, int(np.searchsorted(levels, run.best.loss))) if run.best is not None else high
-    stage = run.minimise(lambda _: build(problem, cap=float(levels[low])), _tie)
-    return run.answer("optimal" if stage.closed else None, weight * float(levels[low]), stage.limit)
+    stage = run.minimise(_capped(problem, float(levels[high])), _tie)
+    return run.answer(_claim(stage) if low == high else None, weight * float(levels[low]), stage.limit)
+
+
+def _capped(problem: Problem, cap: float, idle: bool = False) -> Callable[[float | None], Milp]:
+    return lambda _: build(problem, cap=cap, idle=idle)
+
+
+def _claim(stage: _Stage) -> Claim | None:
+    if not stage.closed:
+        return None
+    return "infeasible" if stage.best is None else "optimal"
 
 
 @dataclass
@@ -177,36 +186,39 @@ class _Search:
         self.best: Outcome | None = None
         self.bound = -math.inf
         self.exact = True  # until rows are tightened
-        self.tightened = 0
+        self.cuts = 0
 
     def run(self, program: Callable[[float | None], Milp]) -> _Stage:
         run = self.parent
         run.size = run.size or {"variables": self.model.variables, "rows": sum(b.count for b in self.model.blocks)}
-        for _ in range(ROUNDS + TIGHTENINGS):
+        while self.cuts <= ROUNDS + TIGHTENINGS:
             if self.model.hopeless is not None:
-                return self._end(closed=self.exact)
+                return self._exhausted()
             if run.limits.left <= 0:
                 return self._end(limit="time")
             run.calls += 1
             found = run.engine(self.model, run.limits, self._hint(), self._seen)
             if found.status == "infeasible":
-                return self._end(closed=self.exact)
-            self._raise_bound(found)
+                return self._exhausted()
             outcome = None if found.x is None else self._take(self.model.choice_of(found.x))
-            if self.best is not None and self._met(found.error):
+            if self._met(found):
                 return self._end(closed=True)
             if found.status != "optimal" or outcome is None:
-                return self._end(limit="time" if found.status in ("feasible", "unknown") else None)
-            if self.best is not None and self._near_enough():
+                return self._end(limit="time")
+            if (outcome.feasible and not self.exact) or self._near_enough():
                 return self._end()
             if not self._shrink(program):
                 self._cut(outcome)
         return self._end()
 
+    def _exhausted(self) -> _Stage:
+        """Nothing is left beside what was evaluated."""
+        if self.exact:
+            self.bound = math.inf if self.best is None else self.value(self.best)
+        return self._end(closed=self.exact)
+
     def _end(self, closed: bool = False, limit: str | None = None) -> _Stage:
-        if closed and self.best is not None and self.exact:
-            self.bound = max(self.bound, self.value(self.best) - self.parent.tolerance)
-        return _Stage(self.best, self.bound if self.best is not None or not closed else math.inf, closed, limit)
+        return _Stage(self.best, self.bound, closed, limit)
 
     def _seen(self, x: NDArray[Any]) -> None:
         self._take(self.model.choice_of(x))
@@ -221,27 +233,30 @@ class _Search:
         best = self.best or self.parent.best
         return None if best is None else self.model.vector_of(best.rows - self.parent.problem.indptr[:-1])
 
-    def _raise_bound(self, found: Found) -> None:
-        """What was cut off is no better than the best, so the engine's bound on the rest holds for all."""
+    def _met(self, found: Found) -> bool:
+        """Take over the engine's bound; whether the best allocation is as good as any that it can mean.
+
+        What was cut off is no better than the best, so a bound on the rest is one on all.
+        """
         if found.bound is None or not self.exact or math.isnan(found.bound):
-            return
+            return False
         bound = self._criterion(found.bound - found.error)
         self.bound = max(self.bound, bound if self.best is None else min(bound, self.value(self.best)))
+        if self.best is None or found.status != "optimal":
+            return False
+        return self.value(self.best) <= self._criterion(found.bound + found.error) + self.parent.tolerance
 
     def _criterion(self, total: float) -> float:
         """A bound on the program's objective as a bound on the criterion (they differ under a p-norm)."""
         linear = self.model.linear
         return linear.objective(total) if linear.power != 1.0 and self.value is _objective else total
 
-    def _met(self, error: float) -> bool:
-        assert self.best is not None
-        return self.exact and self.value(self.best) <= self.bound + self.parent.tolerance + 2 * error
-
     def _near_enough(self) -> bool:
         gap = self.parent.limits.gap
-        assert self.best is not None
+        if self.best is None or gap == 0 or self.value is not _objective:
+            return False
         value = self.value(self.best)
-        return gap > 0 and self.value is _objective and value - self.bound <= gap * abs(value)
+        return value - self.bound <= gap * abs(value)
 
     def _shrink(self, program: Callable[[float | None], Milp]) -> bool:
         """Under a p-norm, drop choices that alone exceed the incumbent: powers then fit the engine's tolerance."""
@@ -260,13 +275,13 @@ class _Search:
         """Exclude what was just evaluated; where only a float tolerance lets bad ones through, draw the row in."""
         problem, model = self.parent.problem, self.model
         choice = outcome.rows - problem.indptr[:-1]
+        self.cuts += 1
         self.parent.cuts += 1
         broken = None if outcome.feasible else _broken_row(outcome)
-        if broken is not None and self.parent.cuts > ROUNDS:
+        if broken is not None and self.cuts > ROUNDS:
             budget, excess = broken
             self.exact = False
-            self.tightened += 1
-            self.model = model.tightened(budget, 2.0**self.tightened * excess)
+            self.model = model.tightened(budget, 2.0 ** (self.cuts - ROUNDS) * excess)
             return
         taken = model.variables_of(choice)
         assert taken is not None
@@ -289,7 +304,7 @@ def _broken_row(outcome: Outcome) -> tuple[int, float] | None:
 def _no_good(model: Milp, outcome: Outcome, taken: IntArray, budget: int | None) -> tuple[IntArray, int]:
     """Choice variables of which at most so many may be taken: not this allocation again.
 
-    Where it breaks a row without products, neither any that uses at least as much of it (at most, under a min)
+    Where it breaks a resource or score row, neither any that uses at least as much of it (at most, under a min)
     in every group.
     """
     column = None if budget is None else _column(model, budget)
@@ -306,7 +321,8 @@ def _no_good(model: Milp, outcome: Outcome, taken: IntArray, budget: int | None)
 
 
 def _column(model: Milp, budget: int) -> NDArray[Any] | None:
-    if model.problem.budgets[budget].loss and len(model.products.first):
+    """The row's column, where the use can only grow with each of its entries, rounding included."""
+    if model.problem.budgets[budget].loss:
         return None
     return next((r.column for r in model.linear.rows if r.budget == budget), None)
 

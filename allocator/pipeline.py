@@ -81,7 +81,7 @@ def solve(
     reduced = reduce(stated)
     backend, why = _backend(solver, options, reduced)
     overrides = _overrides(given, stated)
-    identity = {
+    identity: dict[str, Any] = {
         "solver": _describe(backend, why, limits),
         "problem": {"file_sha256": file_sha256, "sha256": content_sha256(given), "overrides": overrides},
     }
@@ -114,9 +114,7 @@ def solve(
     return finish(answer)
 
 
-def run_backend(
-    backend: Solver, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None
-) -> Answer:
+def run_backend(backend: Solver, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
     """One call of a backend, in the worker process if it asks for that."""
     if backend.isolate:
         from allocator.isolation import solve_isolated
@@ -169,9 +167,7 @@ def _describe(backend: Solver, why: str | None, limits: Limits) -> dict[str, Any
 
 def _overrides(given: Problem, stated: Problem) -> dict[str, Any]:
     rows = [b for b in stated.budgets if b not in given.budgets]
-    return {
-        str(b.resource): {side: v for side, v in (("max", b.max), ("min", b.min)) if v is not None} for b in rows
-    }
+    return {str(b.resource): {side: v for side, v in (("max", b.max), ("min", b.min)) if v is not None} for b in rows}
 
 
 def _refuse_unsupported(backend: Solver, problem: Problem) -> None:
@@ -183,7 +179,7 @@ def _refuse_unsupported(backend: Solver, problem: Problem) -> None:
         try:
             if problem.features <= entry.load().features:
                 able.append(name)
-        except Exception:  # noqa: S112, BLE001 - a plug-in that is not there cannot be advised
+        except Exception:
             continue
     what = "; ".join(f"{f} ({MEANING[f]})" for f in sorted(missing))
     way = f"use {', '.join(sorted(able))}" if able else "no backend takes all of it; take that part out of the problem"

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from allocator.names import Coded, Names, encode
+from allocator.names import Coded, Names, Ragged, encode
 from allocator.statement import (
-    Basis,
     BoolArray,
     Budget,
     Coupling,
@@ -34,26 +33,7 @@ from allocator.statement import (
 
 if TYPE_CHECKING:
     from allocator.evaluation import Outcome
-
-
-@dataclass(frozen=True, eq=False)
-class Ragged:
-    """Zero or more strings per group: codes into a table, in compressed rows."""
-
-    indptr: IntArray
-    code: NDArray[np.int32]
-    table: tuple[str, ...]
-
-    def of(self, group: int) -> tuple[str, ...]:
-        """The strings of one group."""
-        return tuple(self.table[c] for c in self.code[self.indptr[group] : self.indptr[group + 1]].tolist())
-
-    @staticmethod
-    def from_lists(lists: Sequence[Sequence[str]]) -> Ragged:
-        """Encode one list of strings per group."""
-        flat = encode([s for strings in lists for s in strings])
-        sizes = np.fromiter((len(strings) for strings in lists), np.int64, len(lists))
-        return Ragged(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), flat.code, flat.table)
+    from allocator.views import Group
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -213,7 +193,7 @@ class Problem:
             else:
                 total = sum(abs(int(x)) for x in column.tolist())
             if total + abs(int(offset)) < 2**63:
-                found[name] = column if column.dtype == np.int64 else column.astype(np.int64)
+                found[name] = column.astype(np.int64, copy=False)
         return found
 
     def cost(self, resource: str) -> IntArray | FloatArray:
@@ -240,7 +220,9 @@ class Problem:
     @property
     def groups(self) -> Sequence[Group]:
         """Views of the groups, made on demand."""
-        return _Groups(self)
+        from allocator.views import Groups
+
+        return Groups(self)
 
     def row(self, group: str, choice: str) -> int:
         """Row of a named choice; `KeyError` with the name that is not there."""
@@ -356,96 +338,3 @@ class Problem:
             f"Problem({self.group_count} groups, {self.choice_count} choices, scores {list(self.scores)}, "
             f"resources {list(self.costs)}, {len(self.budgets)} budgets)"
         )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """View of one choice."""
-
-    problem: Problem
-    row: int
-
-    @property
-    def name(self) -> str:
-        """Unique within the group."""
-        return self.problem.choice_name(self.row)
-
-    @property
-    def label(self) -> str:
-        """What same_choice and max_distinct compare; the name unless the file says otherwise."""
-        codes = self.problem.label_codes
-        return codes.table[int(codes.code[self.row])]
-
-    @property
-    def allowed(self) -> bool:
-        """Whether it may be taken (pins aside)."""
-        return self.problem.allowed is None or bool(self.problem.allowed[self.row])
-
-    @property
-    def cost(self) -> dict[str, Number]:
-        """Use of each resource."""
-        return {r: column[self.row].item() for r, column in self.problem.costs.items()}
-
-    @property
-    def score(self) -> dict[str, float]:
-        """Each named score."""
-        return {s: float(column[self.row]) for s, column in self.problem.scores.items()}
-
-    @property
-    def action(self) -> Mapping[str, Any] | None:
-        """What the applier does for this choice, or None."""
-        code = -1 if self.problem.action_code is None else int(self.problem.action_code[self.row])
-        return self.problem.action_table[code] if code >= 0 else None
-
-
-@dataclass(frozen=True)
-class Group:
-    """View of one group."""
-
-    problem: Problem
-    index: int
-
-    @property
-    def name(self) -> str:
-        """Unique name."""
-        return self.problem.group_names[self.index]
-
-    @property
-    def choices(self) -> list[Choice]:
-        """Views of its choices."""
-        return [Choice(self.problem, r) for r in range(*self.problem.indptr[self.index : self.index + 2].tolist())]
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """Names as in `named_modules()`; the group's own name where none are given."""
-        named = self.problem.modules.of(self.index) if self.problem.modules is not None else ()
-        return named or (self.name,)
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Tags that budgets and couplings scope by."""
-        return self.problem.tags.of(self.index) if self.problem.tags is not None else ()
-
-    @property
-    def weights(self) -> int | None:
-        """Stored scalars, tied ones counted once; None where unknown."""
-        count = -1 if self.problem.weights is None else int(self.problem.weights[self.index])
-        return count if count >= 0 else None
-
-
-class _Groups(Sequence[Group]):
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-
-    def __len__(self) -> int:
-        return self.problem.group_count
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, slice):
-            return [Group(self.problem, i) for i in range(*key.indices(len(self)))]
-        if not -len(self) <= key < len(self):
-            raise IndexError(key)
-        return Group(self.problem, key % len(self))
-
-
-__all__ = ["Basis", "Budget", "Choice", "Group", "Problem", "Ragged"]

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from allocator import registry
 from allocator.errors import UsageError
 
 if TYPE_CHECKING:
     from allocator.problem import Problem
     from allocator.space import Space
     from allocator.workload import Workload
-
-OWN = {
-    "weight_error": "profilers.weight_error:WeightError",
-    "kl": "profilers.kl:Kl",
-    "ggn": "profilers.ggn:Ggn",
-    "ggn_diag": "profilers.ggn_diag:GgnDiag",
-}
 
 
 def profile(
@@ -44,9 +37,9 @@ def profile(
     from profilers._run import Statistic, run
 
     wanted = [profiler] if isinstance(profiler, str) or not isinstance(profiler, Sequence) else list(profiler)
-    found = [profiler_named(one) if isinstance(one, str) else one for one in wanted]
+    found = [registry.make("profilers", one, {}) if isinstance(one, str) else one for one in wanted]
     if not found:
-        raise UsageError(f"no profiler was given; take one or several of {', '.join(OWN)}")
+        raise UsageError(f"no profiler was given; take one or several of {', '.join(registry.entries('profilers'))}")
     shared = [one for one in found if isinstance(one, Statistic)]
     if len(shared) < len(found):
         foreign = [type(one).__name__ for one in found if not isinstance(one, Statistic)]
@@ -58,11 +51,3 @@ def profile(
         problem: Problem = found[0].profile(workload, space or Space.simple())
         return problem
     return run(shared, workload, space or Space.simple(), progress or silent)
-
-
-def profiler_named(name: str) -> Any:
-    """A fresh profiler of that name with its default options."""
-    if name not in OWN:
-        raise UsageError(f"no profiler is named {name!r}: known are {', '.join(OWN)}; or pass an instance")
-    module, _, attribute = OWN[name].partition(":")
-    return getattr(import_module(module), attribute)()

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from allocator.errors import UnsupportedError
 from allocator.evaluation import lower, upper
-from allocator.names import Coded, Names
-from allocator.problem import Problem, Ragged
+from allocator.names import Coded, Names, Ragged
+from allocator.problem import Problem
 from allocator.statement import (
     Budget,
-    Cardinality,
     Coupling,
     Implies,
     IntArray,
@@ -198,9 +197,7 @@ class _Merger:
     def build(self) -> Problem:
         p = self.problem
         wide = self.taken.shape[1] > 1
-        costs = {
-            r: (self.largest if p.resources[r].aggregate == "max" else self.summed)(p.cost(r)) for r in p.costs
-        }
+        costs = {r: (self.largest if p.resources[r].aggregate == "max" else self.summed)(p.cost(r)) for r in p.costs}
         scores = {s: self.summed(v) for s, v in p.scores.items()}
         loss = self._loss(wide)
         interactions = tuple(self._interaction(part) for part in p.interactions)
@@ -284,8 +281,8 @@ class _Merger:
             added = self._add_score(name, self.summed(np.where(inside, column, 0.0)))
             return dataclasses.replace(b, score=added, include_remainder=False, tags=None)
         assert b.resource is not None
-        column = self.problem.cost(b.resource)
-        masked = np.where(inside, column, np.zeros((), column.dtype))
+        costs = self.problem.cost(b.resource)
+        masked = np.where(inside, costs, np.zeros((), costs.dtype))
         if self.problem.resources[b.resource].aggregate == "max":
             raise UnsupportedError(f"{b.name}: same_choice crosses the scope of a row on a max resource")
         self.extra_costs[f"({name})"] = self.summed(masked)

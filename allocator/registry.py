@@ -67,9 +67,7 @@ def _entries(distribution: metadata.Distribution) -> Iterable[Entry]:
 
 @cache
 def _others() -> tuple[Entry, ...]:
-    return tuple(
-        entry for d in metadata.distributions() if d.metadata["Name"] != DISTRIBUTION for entry in _entries(d)
-    )
+    return tuple(entry for d in metadata.distributions() if d.metadata["Name"] != DISTRIBUTION for entry in _entries(d))
 
 
 def entries(group: str) -> dict[str, Entry]:

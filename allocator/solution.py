@@ -108,9 +108,7 @@ class Solution:
         problem, rows = self.allocation.problem, self.allocation.rows()
         codes = self.allocation.problem.action_code[rows].tolist()
         return {
-            name: problem.action_table[code]
-            for name, code in zip(problem.group_names, codes, strict=True)
-            if code >= 0
+            name: problem.action_table[code] for name, code in zip(problem.group_names, codes, strict=True) if code >= 0
         }
 
     @property

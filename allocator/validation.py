@@ -49,7 +49,8 @@ def _shape(p: Problem) -> Iterator[Fault]:
         yield Fault("/groups", "the choices carry no cost; at least one resource is needed")
     per_choice: dict[str, Any] = {"allowed": p.allowed, "action": p.action_code, "name": p.choice_names.code}
     per_choice |= {f"score/{s}": v for s, v in p.scores.items()} | {f"cost/{r}": v for r, v in p.costs.items()}
-    per_choice |= {f"stderr/{s}": v for s, v in p.stderr.items()} | {f"remainder/{s}": v for s, v in p.remainder.items()}
+    for part, columns in (("stderr", p.stderr), ("remainder", p.remainder)):
+        per_choice |= {f"{part}/{s}": v for s, v in columns.items()}
     per_choice["label"] = None if p.labels is None else p.labels.code
     for name, column in per_choice.items():
         if column is not None and column.shape != (p.choice_count,):
@@ -108,8 +109,8 @@ def _values(p: Problem) -> Iterator[Fault]:
     for name, stat in p.stats.items():
         for g in _first(np.isinf(stat)):
             yield Fault(pointer("groups", g, "stats", name), "is infinite; numbers must be finite")
-    for i, part in enumerate(p.interactions):
-        yield from _interaction(p, i, part)
+    for i, interaction in enumerate(p.interactions):
+        yield from _interaction(p, i, interaction)
 
 
 def _interaction(p: Problem, i: int, part: Pairs | Basis) -> Iterator[Fault]:
@@ -134,7 +135,8 @@ def _interaction(p: Problem, i: int, part: Pairs | Basis) -> Iterator[Fault]:
     if part.vectors.shape != (p.choice_count, len(part.eigenvalues)):
         yield Fault(
             pointer("interactions", i, "basis"),
-            f"vectors of shape {part.vectors.shape} for {p.choice_count} choices and {len(part.eigenvalues)} eigenvalues",
+            f"vectors of shape {part.vectors.shape}, not {(p.choice_count, len(part.eigenvalues))} as the choices and "
+            "eigenvalues ask",
         )
         return
     if not np.isfinite(part.eigenvalues).all():
@@ -198,8 +200,8 @@ def _relations(p: Problem) -> Iterator[Fault]:
             if part.score in p.loss.terms:
                 yield Fault(
                     "/loss/aggregate",
-                    f"{p.loss.aggregate!r} does not go with interactions on its term {part.score!r} (/interactions/{i}); "
-                    "use 'sum' or take the interactions out",
+                    f"{p.loss.aggregate!r} does not go with interactions on its term {part.score!r} "
+                    f"(/interactions/{i}); use 'sum' or take the interactions out",
                 )
     if p.loss.aggregate == "pnorm":
         for row in _first(p.unary < 0):
@@ -211,7 +213,8 @@ def _relations(p: Problem) -> Iterator[Fault]:
         if p.group_of[row] != g:
             yield Fault(pointer("pins", name), "points to a choice of another group")
         elif p.allowed is not None and not p.allowed[row]:
-            yield Fault(pointer("pins", name), f"choice {p.choice_name(row)!r} is not allowed; allow it or drop the pin")
+            choice = p.choice_name(row)
+            yield Fault(pointer("pins", name), f"choice {choice!r} is not allowed; allow it or drop the pin")
     for i, c in enumerate(p.couplings):
         rows = c.rows if isinstance(c, Cardinality) else (c.if_row, c.then_row) if isinstance(c, Implies) else ()
         groups = c.groups if isinstance(c, SameChoice | MaxDistinct) else ()
@@ -238,7 +241,7 @@ def warnings_of(p: Problem) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _first(mask: NDArray[np.bool_]) -> list[int]:
+def _first(mask: NDArray[np.bool_] | np.bool_) -> list[int]:
     found: list[int] = np.flatnonzero(mask)[:MOST_FAULTS].tolist()
     return found
 

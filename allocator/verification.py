@@ -1,4 +1,4 @@
-"""Turns a backend's answer into a checked solution: nothing in it is the backend's word but `claim` and `claimed_bound`."""
+"""Turns a backend's answer into a checked solution; only `claim` and `claimed_bound` are the backend's word."""
 
 from __future__ import annotations
 

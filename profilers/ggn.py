@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from profilers._plan import Plan
 from profilers._progress import Progress
@@ -34,6 +35,7 @@ class Ggn(Profiler):
         cache_bytes: memory for the changes of weights that are kept between passes.
     """
 
+    name: ClassVar[str] = "ggn"
     sketches: int = 1
     seed: int = 0
     diagonal: bool = False

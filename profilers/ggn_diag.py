@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from profilers._plan import Plan
 from profilers._progress import Progress
@@ -27,6 +28,7 @@ class GgnDiag(Profiler):
         cache_bytes: memory for the changes of weights that are kept between passes.
     """
 
+    name: ClassVar[str] = "ggn_diag"
     sketches: int = 1
     seed: int = 0
     cache_bytes: int = 1 << 30

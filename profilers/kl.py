@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class Kl(Profiler):
             0: remember nothing.
     """
 
+    name: ClassVar[str] = "kl"
     samples: int | None = None
     cache_bytes: int = 1 << 30
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,6 +25,8 @@ class WeightError(Profiler):
     over all choices; the sum and the relative error rank the layers *within* one bit-width about as badly as chance,
     and mostly lead back to the uniform allocation.
     """
+
+    name: ClassVar[str] = "weight_error"
 
     def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
         """One score per scaling; exact, so without standard errors."""

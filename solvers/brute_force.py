@@ -128,10 +128,10 @@ class _Search:
                 if b.tags is None:
                     name = f"total {b.resource}"
                 else:
-                    column = p.cost(b.resource)
+                    costs = p.cost(b.resource)
                     most = p.resources[b.resource].aggregate == "max"
-                    outside = np.minimum(column.min(), 0) if most else np.zeros((), column.dtype)
-                    self.channels[name] = _Channel(np.where(inside, column, outside), np.maximum if most else np.add)
+                    outside = np.minimum(costs.min(), 0) if most else np.zeros((), costs.dtype)
+                    self.channels[name] = _Channel(np.where(inside, costs, outside), np.maximum if most else np.add)
             self.tests.append(self._within(name, b.max, b.min, exact))
 
     def _within(self, name: str, high: float | None, low: float | None, exact: bool) -> Callable[..., Values]:
@@ -154,24 +154,28 @@ class _Search:
             name = f"coupling {i}"
             if isinstance(c, Cardinality | Implies):
                 column = np.zeros(p.choice_count, np.int64)
+                most: int | None
+                least: int | None
                 if isinstance(c, Implies):
                     column[c.if_row] += 1
                     column[c.then_row] -= 1
-                    low, high = None, 0
+                    most, least = 0, None
                 else:
                     column[list(c.rows)] = 1
-                    low = None if c.kind == "at_most" else c.count
-                    high = None if c.kind == "at_least" else c.count
+                    most = None if c.kind == "at_least" else c.count
+                    least = None if c.kind == "at_most" else c.count
                 self.channels[name] = _Channel(column, np.add)
-                self.tests.append(self._within(name, high, low, exact=True))
+                self.tests.append(self._within(name, most, least, exact=True))
                 continue
-            ignored = getattr(c, "ignore", frozenset())
+            ignored: frozenset[str] = getattr(c, "ignore", frozenset())
             counted = [k for k, label in enumerate(codes.table) if label not in ignored]
             inside = np.isin(p.group_of, c.groups)
             shown = (codes.code[:, None] == np.array(counted, np.int32)) & inside[:, None]
             self.channels[name] = _Channel(shown, np.logical_or)
-            most = getattr(c, "count", 1)
-            self.tests.append(lambda state, name=name, most=most: state[name].sum(axis=1) <= most)  # type: ignore[misc]  # defaults bind the loop
+            self.tests.append(self._few(name, getattr(c, "count", 1)))
+
+    def _few(self, name: str, most: int) -> Callable[[dict[str, Values]], Values]:
+        return lambda state: np.asarray(state[name].sum(axis=1) <= most)
 
     # -- the search -----------------------------------------------------------------------------------------------
 

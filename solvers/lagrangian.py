@@ -87,7 +87,7 @@ class _Mover:
         return [float(c[rows].sum()) for c in self.columns]
 
     def broken(self, rows: IntArray) -> float:
-        return self._excess(self.uses(rows))
+        return float(self._excess(self.uses(rows)))
 
     def _excess(self, uses: list[Any]) -> Any:
         total: Any = 0.0
@@ -119,6 +119,3 @@ class _Mover:
                 break
             rows[self.group_of[move]] = move
         return rows if self.broken(rows) <= 0 else None
-
-
-

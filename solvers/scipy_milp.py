@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from allocator.errors import SolverError
 from allocator.features import ALL
 from allocator.milp import Milp
 from allocator.milp_driver import Found, solve_milp
@@ -21,7 +22,7 @@ from allocator.statement import FloatArray
 
 TOLERANCE = 1e-9
 SHARE = 0.98  # of the time that is left: HiGHS looks at its clock seldom
-SOLVED, STOPPED, INFEASIBLE = 0, 1, 2
+SOLVED, STOPPED, INFEASIBLE, OTHER = 0, 1, 2, 4  # 4 with "unbounded or infeasible": nothing here is unbounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +47,25 @@ def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[
     from scipy.sparse import csr_array
 
     program = scaled(model)
-    matrix = csr_array((program.value, program.index, program.indptr), shape=(len(program.lo), model.variables))
+    # the last column stands for the constant, which a relative gap must see
+    matrix = csr_array((program.value, program.index, program.indptr), shape=(len(program.lo), model.variables + 1))
+    lower, upper = np.zeros(model.variables + 1), np.ones(model.variables + 1)
+    lower[-1] = 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of each option that it hands on to HiGHS unread
         result = milp(
-            program.objective,
+            np.append(program.objective, program.constant if limits.gap else 0.0),
             constraints=LinearConstraint(matrix, program.lo, program.hi),
-            integrality=model.integer.astype(np.uint8),
-            bounds=Bounds(0, 1),
+            integrality=np.append(model.integer, False).astype(np.uint8),
+            bounds=Bounds(lower, upper),
             options=_options(limits),
         )
-    if result.status == INFEASIBLE:
+    if result.status == INFEASIBLE or (result.status == OTHER and "infeasible" in result.message):
         return Found("infeasible")
-    bound = None if result.mip_dual_bound is None else program.total(result.mip_dual_bound)
+    if result.status not in (SOLVED, STOPPED):
+        raise SolverError(f"HiGHS gave up: {result.message}; try ortools_mip or ortools_cpsat")
+    constant = program.constant if limits.gap else 0.0
+    bound = None if result.mip_dual_bound is None else program.total(result.mip_dual_bound - constant)
     if result.status == SOLVED:
         return Found("optimal", result.x, bound)
     return Found("feasible" if result.x is not None else "unknown", result.x, bound)

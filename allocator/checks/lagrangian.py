@@ -78,7 +78,7 @@ def proves_infeasible(linear: Linear, values: Sequence[float]) -> bool:
 
 
 def single_row_infeasible(linear: Linear) -> Row | None:
-    """A row that even the cheapest (or, for a min, the dearest) choices break, in exact arithmetic where it is exact."""
+    """A row that even the cheapest (for a min, the dearest) choices break; exact arithmetic where it is exact."""
     start = linear.problem.indptr[:-1]
     for row in linear.rows:
         for sign, limit in ((1, row.hi), (-1, row.lo)):

@@ -23,8 +23,10 @@ def load_workload(model: str) -> Workload:
     from allocator.workload import Workload
 
     module, colon, function = model.partition(":")
+    from allocator.demos import demo_named
+
     if not colon:
-        return _built_in(model).workload()
+        return demo_named(model).workload()
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -47,11 +49,6 @@ def default_space(model: str) -> Space:
 
     if ":" in model:
         return Space.simple()
-    space: Space = _built_in(model).space()
-    return space
-
-
-def _built_in(name: str):  # type: ignore[no-untyped-def]  # a demo module: workload(), space() and its constants
     from allocator.demos import demo_named
 
-    return demo_named(name)
+    return demo_named(model).space()

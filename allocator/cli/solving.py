@@ -90,10 +90,10 @@ def _limit(row: Any) -> str:
     return f"{row.name} " + " ".join(f"{s} {v!r}" for s, v in (("max", row.max), ("min", row.min)) if v is not None)
 
 
-def _options(pairs: list[str]) -> dict[str, str]:
+def _options(pairs: list[str]) -> dict[str, Any]:
     from allocator.errors import UsageError
 
-    options = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -136,7 +136,8 @@ def _describe(problem: Problem, solution: Solution) -> None:
         print(f"  chosen because: {s.solver['chosen_because']}")
     proof = f"proved by {s.certificate['kind']}" if s.certificate else "no proof"
     print(f"  objective {s.objective!r}, bound {number(s.proven_bound)}, gap {number(s.gap)} ({proof})")
-    for row, use, price in zip(problem.budgets, s.allocation.problem.evaluate(s.allocation.choice).used, s.multipliers, strict=True):
+    used = problem.evaluate(s.allocation.choice).used
+    for row, use, price in zip(problem.budgets, used, s.multipliers, strict=True):
         paid = "" if price is None else f", multiplier {number(price)}"
         print(f"  {_limit(row)}: used {use}{paid}")
     if len(s.choices) <= 40:

@@ -1,4 +1,4 @@
-"""Built-in workloads, one file each: `workload()`, `space()` and how its demo runs; nothing is downloaded at run time."""
+"""Built-in workloads, one file each: the network, its choices and how its demo runs; nothing is downloaded."""
 
 from __future__ import annotations
 

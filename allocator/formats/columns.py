@@ -17,8 +17,8 @@ from allocator.errors import Fault, ProblemError
 from allocator.formats import types
 from allocator.formats.archive import read_arrays, write_arrays
 from allocator.formats.header import complete, header_to_rows
-from allocator.names import Coded, Names
-from allocator.problem import Problem, Ragged
+from allocator.names import Coded, Names, Ragged
+from allocator.problem import Problem
 from allocator.statement import Basis, Interaction, Loss, Pairs
 
 Arrays = dict[str, NDArray[Any]]
@@ -42,7 +42,7 @@ def problem_from_columns(file: types.ProblemFile, extra: Mapping[str, Any], fold
         raise ProblemError([Fault("/columns/file", f"{spec.file}: {error.strerror}")]) from None
     found = hashlib.sha256(data).hexdigest()
     if found != spec.sha256:
-        raise ProblemError([Fault("/columns/sha256", f"{spec.file} has sha256 {found}, not the one stated; it changed")])
+        raise ProblemError([Fault("/columns/sha256", f"{spec.file} has sha256 {found}, not this; it changed")])
     reader = _Reader(read_arrays(data, spec.file), spec.file)
     bare, interactions = reader.problem(spec, file)
     return complete(bare, file, extra, interactions)
@@ -177,14 +177,14 @@ def problem_to_columns(p: Problem, npz_name: str) -> tuple[bytes, bytes]:
     arrays: Arrays = {"indptr": p.indptr}
     if p.group_names.explicit is not None:
         if any("\n" in name for name in p.group_names.explicit):
-            raise ProblemError([Fault("/groups", "a group name with a line break cannot be written in the columns form")])
+            raise ProblemError([Fault("/groups", "a group name with a line break does not fit the columns form")])
         arrays["group_names"] = np.frombuffer("\n".join(p.group_names).encode(), np.uint8)
     for prefix, columns in (("score", p.scores), ("stderr", p.stderr), ("remainder", p.remainder), ("cost", p.costs)):
         arrays |= {f"{prefix}/{name}": column for name, column in columns.items()}
     arrays |= {f"stats/{name}": column for name, column in p.stats.items()}
     for name, column in p.stats.items():
         if np.isnan(column).any():
-            raise ProblemError([Fault("/groups", f"stat {name!r} is given for some groups only; columns need all or none")])
+            raise ProblemError([Fault("/groups", f"stat {name!r} is missing in some groups; columns need all or none")])
     spec: dict[str, Any] = {"file": npz_name}
     if (p.choice_names.code >= 0).any():
         arrays["choice_name"], spec["choice_names"] = p.choice_names.code, list(p.choice_names.table)

@@ -1,13 +1,13 @@
-"""Bytes to typed rows: malformed, truncated, non-finite and duplicate-keyed input becomes a list of places and reasons."""
+"""Bytes to typed rows: malformed, truncated, non-finite or duplicate-keyed input becomes places and reasons."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import UnsetType
@@ -109,9 +109,13 @@ class _Constant(str):
     __slots__ = ()
 
 
+def _items(tree: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
+    return tree.items() if isinstance(tree, dict) else enumerate(tree)
+
+
 def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     if isinstance(tree, dict | list):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        for key, value in _items(tree):
             yield from _leaves(value, (*path, key))
     elif isinstance(tree, _Constant):
         yield path, tree
@@ -129,8 +133,8 @@ def _duplicates(data: str) -> Iterator[Fault]:
             for key in tree.keys_twice:
                 yield Fault(pointer(*path, key), "stands twice in one object; remove or rename one")
         if isinstance(tree, dict | list):
-            for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-                yield from walk(value, (*path, key))
+            for step, value in _items(tree):
+                yield from walk(value, (*path, step))
 
     return walk(json.loads(data, object_pairs_hook=keep), ())
 
@@ -206,6 +210,8 @@ def _leaf(raw: msgspec.Raw, expected: Any, path: Path) -> Iterator[Fault]:
         if (at := re.search(r" - at `(?:key in )?\$(.*)`$", reason)) is not None:
             reason = reason[: at.start()]
             inside = tuple(int(n) for n in re.findall(r"\[(\d+)\]", at.group(1)))
+        if (values := get_args(expected)) and get_origin(expected) is Literal:
+            reason = f"is {bytes(raw).decode()[:80]}; must be one of {', '.join(json.dumps(v) for v in values)}"
         for old, new in _PLAIN.items():
             reason = reason.replace(old, new)
         yield Fault(pointer(*path, *inside), reason)

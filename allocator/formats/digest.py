@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.formats.header import header_to_rows
-from allocator.names import Coded
-from allocator.problem import Problem, Ragged
+from allocator.names import Coded, Ragged
+from allocator.problem import Problem
 from allocator.statement import Basis
 
 
@@ -67,11 +67,11 @@ def content_sha256(p: Problem) -> str:
         coded("actions", Coded(np.where(p.action_code < 0, len(table), p.action_code).astype(np.int32), (*table, "")))
     ragged("tags", p.tags)
     ragged("modules", p.modules)
-    for i, part in enumerate(p.interactions):
-        if isinstance(part, Basis):
-            array(f"basis/{i}/{part.score}", part.eigenvalues)
-            array(f"vectors/{i}", part.vectors.astype(np.float64))
+    for i, interaction in enumerate(p.interactions):
+        if isinstance(interaction, Basis):
+            array(f"basis/{i}/{interaction.score}", interaction.eigenvalues)
+            array(f"vectors/{i}", interaction.vectors.astype(np.float64))
         else:
-            array(f"pairs/{i}/{part.score}", part.index)
-            array(f"pairs/{i}/value", part.value)
+            array(f"pairs/{i}/{interaction.score}", interaction.index)
+            array(f"pairs/{i}/value", interaction.value)
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -66,7 +66,9 @@ class Resolver:
             raise ProblemError(self.faults[:MOST_FAULTS])
 
 
-def complete(bare: Problem, file: types.ProblemFile, extra: Mapping[str, Any], arrays: Sequence[Interaction]) -> Problem:
+def complete(
+    bare: Problem, file: types.ProblemFile, extra: Mapping[str, Any], arrays: Sequence[Interaction]
+) -> Problem:
     """The problem with everything that the header says; `arrays` holds interactions that came as columns."""
     find = Resolver(bare)
     for name in file.requires:
@@ -92,7 +94,7 @@ def complete(bare: Problem, file: types.ProblemFile, extra: Mapping[str, Any], a
         for g, c in file.reference.items():
             find.row(g, c, "reference", g)
     if len(bare.scores) > 1 and file.loss.terms is UNSET:
-        find.faults.append(Fault("/loss", f"several scores ({', '.join(bare.scores)}): name the ones that count in terms"))
+        find.faults.append(Fault("/loss", f"several scores ({', '.join(bare.scores)}): name those that count in terms"))
     find.finish()
     return bare.replace(
         loss=_loss(file.loss, bare),
@@ -154,8 +156,9 @@ def _coupling(find: Resolver, i: int, row: types.CouplingRow) -> Coupling:
         if not scope and not set(tags or ()) - known:
             find.faults.append(Fault(pointer(*at, "tags"), "is empty; leave it out to mean all groups"))
         return MaxDistinct(row.count, tuple(scope), frozenset(row.ignore), tags, everywhere=tags is None)
-    kind = row.__struct_config__.tag
-    assert kind in ("at_most", "at_least", "exactly")
+    kind: Literal["at_most", "at_least", "exactly"] = "exactly"
+    if not isinstance(row, types.ExactlyRow):
+        kind = "at_most" if isinstance(row, types.AtMostRow) else "at_least"
     rows = tuple(find.row(*place, *at, "choices", j) for j, place in enumerate(row.choices))
     return Cardinality(kind, rows, row.count)
 

@@ -14,8 +14,8 @@ from allocator.errors import Fault, ProblemError
 from allocator.formats import types
 from allocator.formats.decode import decode
 from allocator.formats.header import complete, header_to_rows, place_of
-from allocator.names import Coded, Names, encode
-from allocator.problem import Problem, Ragged
+from allocator.names import Coded, Names, Ragged, encode
+from allocator.problem import Problem
 from allocator.statement import Loss, Pairs
 from allocator.validation import MOST_FAULTS, pointer
 
@@ -108,13 +108,12 @@ def _uneven(groups: list[types.GroupRow], resources: set[str], scores: set[str])
             at = ("groups", g, "choices", k)
             for part, found, wanted in (("cost", choice.cost, resources), ("score", choice.score, scores)):
                 if found.keys() != wanted:
-                    for name in sorted(wanted - found.keys()):
-                        faults.append(Fault(pointer(*at, part, name), "is missing; every choice needs the same names"))
-                    for name in sorted(found.keys() - wanted):
-                        faults.append(Fault(pointer(*at, part, name), "is not in the first choice; give it to all"))
+                    why = dict.fromkeys(sorted(wanted - found.keys()), "is missing; every choice needs the same names")
+                    why |= dict.fromkeys(sorted(found.keys() - wanted), "is not in the first choice; give it to all")
+                    faults += [Fault(pointer(*at, part, name), reason) for name, reason in why.items()]
             for part, found in (("stderr", choice.stderr), ("remainder", choice.remainder)):
-                for name in sorted(found.keys() - scores):
-                    faults.append(Fault(pointer(*at, part, name), "is no score of this choice"))
+                unknown = sorted(found.keys() - scores)
+                faults += [Fault(pointer(*at, part, name), "is no score of this choice") for name in unknown]
             if choice.action is not UNSET and not isinstance(choice.action.get("kind"), str):
                 faults.append(Fault(pointer(*at, "action", "kind"), "is missing; an action names its kind"))
             for name, value in choice.cost.items():
@@ -129,7 +128,9 @@ def _optional(
     choices: list[types.ChoiceRow], count: int, part: str, scores: Iterable[str]
 ) -> dict[str, NDArray[np.float64]]:
     used = {name for c in choices for name in getattr(c, part)}
-    return {s: np.fromiter((getattr(c, part).get(s, 0.0) for c in choices), np.float64, count) for s in scores if s in used}
+    return {
+        s: np.fromiter((getattr(c, part).get(s, 0.0) for c in choices), np.float64, count) for s in scores if s in used
+    }
 
 
 def _weights(groups: list[types.GroupRow]) -> NDArray[np.int64] | None:

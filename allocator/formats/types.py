@@ -1,4 +1,4 @@
-"""The keys of problem.json and solution.json, version 1, as types: what is parsed, and what the schemas are made from."""
+"""The keys of problem.json and solution.json, version 1, as types: for parsing, and for the schemas."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class BudgetRow(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=
     """One limit: on a resource, on the loss, or on the sum of a score."""
 
     resource: str | UnsetType = UNSET
-    loss: Literal[True] | UnsetType = UNSET  # type: ignore[valid-type]  # msgspec reads literal true at run time
+    loss: Literal[True] | UnsetType = UNSET
     score: str | UnsetType = UNSET
     include_remainder: bool = False
     max: Number | UnsetType = UNSET

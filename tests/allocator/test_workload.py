@@ -66,10 +66,10 @@ def test_data_that_changes_when_read_again_is_refused():
 
 
 def test_data_that_can_be_read_once_is_refused():
-    with pytest.raises(UsageError, match="calibration data of workload is an iterator .generator."):
+    with pytest.raises(UsageError, match=r"calibration data of workload is an iterator \(generator\)"):
         make(images(0, n) for n in (1, 2))
-    with pytest.raises(UsageError, match="evaluation data .* is empty"):
-        make([images(0, 1)], [()][:0] or [take(images(0, 1), 0, 1)][:0] or Empty()).check()
+    with pytest.raises(UsageError, match=r"evaluation data .* is empty"):
+        make([images(0, 1)], Empty()).check()
 
 
 class Empty:

@@ -1,0 +1,158 @@
+"""CP-SAT, OR-Tools' constraint solver, on the problem in integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator.errors import SolverError
+from allocator.features import ALL
+from allocator.milp import Milp
+from allocator.milp_driver import Found, solve_milp
+from allocator.milp_terms import Block
+from allocator.problem import Problem
+from allocator.protocols import Exactness, Limits
+from allocator.solution import Answer
+from allocator.statement import FloatArray, IntArray, Number
+
+FINE = 40  # a group's range in the objective becomes at least 2^40 steps
+ROOM = 2.0**60  # largest sum that CP-SAT is handed; it refuses what could pass 2^63
+FLOAT_ROOM = 50  # a float row's largest sum becomes about 2^50 steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrtoolsCpsat:
+    """Exact solution by CP-SAT: objective in steps of 2^-40 of the widest group's range, exact rows as they are.
+
+    "optimal" is meant within groups × range × 2^-40, the rounding of the objective.
+    """
+
+    name: ClassVar[str] = "ortools_cpsat"
+    features: ClassVar[frozenset[str]] = ALL
+    exactness: ClassVar[Exactness] = Exactness.EXACT
+    stats: ClassVar[tuple[str, ...]] = ()
+    isolate: ClassVar[bool] = True
+    imports: ClassVar[tuple[str, ...]] = ("ortools.sat.python.cp_model",)
+
+    def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
+        """One choice per group; see `allocator.milp_driver.solve_milp`."""
+        return solve_milp(problem, limits, _solve, start)
+
+
+def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[[NDArray[Any]], None]) -> Found:
+    from ortools.sat.python import cp_model
+
+    program = _Program(model)
+    built = program.build(hint)
+    solver = cp_model.CpSolver()
+    parameters = solver.parameters
+    parameters.num_workers = limits.threads or 1
+    parameters.random_seed = limits.seed
+    parameters.absolute_gap_limit = 0.0
+    parameters.relative_gap_limit = limits.gap
+    parameters.catch_sigint_signal = False
+    if limits.time is not None:
+        parameters.max_time_in_seconds = max(limits.left, 0.001)
+    choices = [built.get_bool_var_from_proto_index(i) for i in range(len(model.row))]
+
+    class Watch(cp_model.CpSolverSolutionCallback):
+        def on_solution_callback(self) -> None:
+            seen(np.array([self.boolean_value(v) for v in choices], np.float64))
+
+    status = solver.solve(built, Watch())
+    if status == cp_model.INFEASIBLE:
+        return Found("infeasible")
+    if status == cp_model.MODEL_INVALID:
+        raise SolverError(f"CP-SAT refuses the model: {built.validate()}; try scipy_milp or ortools_mip")
+    bound = model.constant + solver.best_objective_bound / program.steps
+    if status == cp_model.UNKNOWN:
+        return Found("unknown", None, bound if math.isfinite(bound) else None, program.error)
+    x = np.array([solver.boolean_value(v) for v in choices], np.float64)
+    return Found("optimal" if status == cp_model.OPTIMAL else "feasible", x, bound, program.error)
+
+
+class _Program:
+    """The program in integers.
+
+    steps: how many make 1 of the objective. error: by how much rounding can change an objective.
+    """
+
+    def __init__(self, model: Milp) -> None:
+        self.model = model
+        self.tops = [max(round(m.span), 0) for m in model.maxima]
+        value = model.objective.copy()
+        widest = float(np.abs(value).max(initial=0.0))
+        total = math.fsum(self._sizes(np.abs(value)))
+        if np.array_equal(np.floor(value), value) and total < 2.0**53:
+            self.steps = 1.0
+        else:
+            fine = FINE + 1 - math.frexp(widest)[1]
+            self.steps = math.ldexp(1.0, min(fine, math.frexp(ROOM / total)[1] - 1))
+        self.objective = np.rint(value * self.steps).astype(np.int64)
+        self.error = math.fsum(self._sizes(np.abs(value - self.objective / self.steps)))
+        for m in model.maxima:  # shares are rounded to whole steps too
+            self.error += 1 / self.steps if self.steps != 1.0 or m.span else 0.0
+
+    def _sizes(self, value: FloatArray) -> list[float]:
+        """The largest entry of each group, then every other variable's: what an allocation can add up to."""
+        count = len(self.model.row)
+        return [*np.maximum.reduceat(value[:count], self.model.start[:-1]).tolist(), *value[count:].tolist()]
+
+    def build(self, hint: FloatArray | None) -> Any:
+        """The CP-SAT model, written into its message in bulk."""
+        from ortools.sat.python import cp_model
+
+        model, built = self.model, cp_model.CpModel()
+        self.proto = built.proto
+        tops = {m.variable: int(self.objective[m.variable]) for m in model.maxima}
+        for i in range(model.variables):
+            self.proto.variables.add().domain.extend([0, tops.get(i, 1)])
+        for first, last in zip(model.start[:-1].tolist(), model.start[1:].tolist(), strict=True):
+            self.proto.constraints.add().exactly_one.literals.extend(list(range(first, last)))
+        for block in model.blocks:
+            rows = block if block.value.dtype.kind == "i" and block.reach < ROOM else self._rounded(block)
+            for row in rows.rows():
+                self._add(*row)
+        for m in model.maxima:
+            share = np.rint(m.rows.value * float(tops[m.variable])).astype(np.int64)
+            for i, (first, last) in enumerate(
+                zip(m.rows.indptr[:-1].tolist(), m.rows.indptr[1:].tolist(), strict=True)
+            ):
+                index = np.append(m.rows.index[first:last], m.variable)
+                self._add(index, np.append(share[first:last], -1), None, int(m.rows.hi[i]))
+        priced = np.flatnonzero(self.objective)
+        once = np.isin(priced, list(tops))
+        self.proto.objective.vars.extend(priced.tolist())
+        self.proto.objective.coeffs.extend(np.where(once, 1, self.objective[priced]).tolist())
+        if hint is not None:
+            scale = np.ones(model.variables)
+            scale[list(tops)] = list(tops.values())
+            self.proto.solution_hint.vars.extend(range(model.variables))
+            self.proto.solution_hint.values.extend(np.rint(hint * scale).astype(np.int64).tolist())
+        return built
+
+    def _add(self, index: IntArray, value: IntArray, lo: Number | None, hi: Number | None) -> None:
+        free = np.iinfo(np.int64)
+        linear = self.proto.constraints.add().linear
+        linear.vars.extend(index.tolist())
+        linear.coeffs.extend(value.tolist())
+        linear.domain.extend([int(free.min if lo is None else lo), int(free.max if hi is None else hi)])
+
+    def _rounded(self, block: Block) -> Block:
+        """A float row (or one too large) in integers, its limits loosened by all that rounding can add up to."""
+        power = FLOAT_ROOM - math.frexp(block.reach)[1]
+        exact = np.ldexp(block.value.astype(np.float64), power)
+        value = np.rint(exact).astype(np.int64)
+        off = np.zeros(self.model.variables)
+        off[block.index] = np.abs(exact - value)
+        slip = math.fsum(self._sizes(off)) + 1e-15 * 2.0**FLOAT_ROOM
+        lo, hi = (np.ldexp(x, power) for x in block.float_limits())
+        none = np.iinfo(np.int64).max
+        low = [-none if not math.isfinite(x) else math.ceil(x - slip) for x in lo.tolist()]
+        high = [none if not math.isfinite(x) else math.floor(x + slip) for x in hi.tolist()]
+        return Block(block.indptr, block.index, value, np.array(low, np.int64), np.array(high, np.int64), block.budget)
