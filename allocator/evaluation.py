@@ -19,7 +19,6 @@ from allocator.statement import (
     Budget,
     Cardinality,
     Coupling,
-    FloatArray,
     Implies,
     IntArray,
     Number,
@@ -72,7 +71,7 @@ class Outcome:
         """Second criterion among equal objectives: Σ unary where the least maximum is sought, else 0."""
         if not lexicographic(self.problem):
             return 0.0
-        return math.fsum(unary_of(self.problem, self.rows).tolist())
+        return math.fsum(self.problem.unary[self.rows].tolist())
 
     @cached_property
     def totals(self) -> dict[str, Number]:
@@ -193,23 +192,9 @@ def lexicographic(problem: Problem) -> bool:
     return problem.loss.aggregate == "max" and list(problem.minimize) == ["loss"]
 
 
-def unary_of(problem: Problem, rows: IntArray) -> FloatArray:
-    """Unary of the taken rows [G], each rounded once however many terms it sums."""
-    terms, k = problem.loss.terms, problem.loss.stderr_weight
-    if len(terms) <= 2:
-        return problem.unary[rows]
-    parts = []
-    for name, weight in terms.items():
-        part = problem.scores[name][rows]
-        if k and name in problem.stderr:
-            part = part + k * problem.stderr[name][rows]
-        parts.append((weight * part).tolist())
-    return np.array([math.fsum(p) for p in zip(*parts, strict=True)])
-
-
 def loss_of(problem: Problem, rows: IntArray) -> float:
     """Loss of the taken rows: sum, maximum or p-norm of the unaries, plus the interactions under a sum."""
-    values: list[float] = unary_of(problem, rows).tolist()
+    values: list[float] = problem.unary[rows].tolist()
     if problem.loss.aggregate == "max":
         return max(values)
     if problem.loss.aggregate == "pnorm":

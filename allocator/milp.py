@@ -290,10 +290,11 @@ def _budget_block(model: Milp, row: Row) -> Block | str | None:
         low, reach = float(extra[extra < 0].sum()), reach + float(extra[extra > 0].sum())
         size = math.fsum(np.abs(least).tolist()) + reach - low
         doubt, slip = DOUBT * size, EPSILON * size
+    nothing = f"{budget.name}: no allocation keeps the limit, whatever the other rows ask"
     lo = None if row.lo is None else row.lo - base - slip
     hi = None if row.hi is None else row.hi - base + slip
     if (hi is not None and hi < low - doubt) or (lo is not None and lo > reach + doubt):
-        return f"{budget.name}: no allocation keeps the limit, whatever the other rows ask"
+        return nothing
     lo = None if lo is None or lo <= low - doubt else lo
     hi = None if hi is None or hi >= reach + doubt else hi
     if lo is None and hi is None:
@@ -304,7 +305,11 @@ def _budget_block(model: Milp, row: Row) -> Block | str | None:
         unit = int(np.gcd.reduce(value))
         value = value // unit
         lo, hi = None if lo is None else -(-int(lo) // unit), None if hi is None else int(hi) // unit
+        if lo is not None and hi is not None and lo > hi:
+            return nothing
         return replace(Block.one(index, value, lo, hi, row.budget), unit=unit, reach=reach / unit)
+    if lo is not None and hi is not None and lo > hi:
+        return nothing
     return replace(Block.one(index, value, lo, hi, row.budget), reach=float(reach - low))
 
 

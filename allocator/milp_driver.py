@@ -201,7 +201,7 @@ class _Search:
             if found.status == "infeasible":
                 return self._exhausted()
             outcome = None if found.x is None else self._take(self.model.choice_of(found.x))
-            if self._met(found):
+            if self._met(found) and not (self._blurred(found) and self._shrink(program)):
                 return self._end(closed=True)
             if found.status != "optimal" or outcome is None:
                 return self._end(limit="time")
@@ -245,6 +245,13 @@ class _Search:
         if self.best is None or found.status != "optimal":
             return False
         return self.value(self.best) <= self._criterion(found.bound + found.error) + self.parent.tolerance
+
+    def _blurred(self, found: Found) -> bool:
+        """Whether what the engine cannot tell apart matters after all (small powers under a p-norm)."""
+        if found.bound is None or self.model.linear.power == 1.0:
+            return False
+        width = self._criterion(found.bound + found.error) - self._criterion(found.bound - found.error)
+        return width > self.parent.tolerance
 
     def _criterion(self, total: float) -> float:
         """A bound on the program's objective as a bound on the criterion (they differ under a p-norm)."""

@@ -39,6 +39,11 @@ class Scaled:
         """What the scaled objective leaves out."""
         return math.ldexp(self.model.constant, self.exponent)
 
+    @property
+    def error(self) -> float:
+        """What a tolerance of 1e-6 on the scaled objective is in the program's own."""
+        return math.ldexp(1e-6, -self.exponent)
+
     def total(self, value: float) -> float:
         """The program's objective for a scaled one without its constant."""
         return math.ldexp(value, -self.exponent) + self.model.constant

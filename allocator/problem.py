@@ -8,6 +8,7 @@ are views made on demand. Arrays are read-only and validated once, on constructi
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -160,13 +161,16 @@ class Problem:
 
     @cached_property
     def unary(self) -> FloatArray:
-        """Loss of each choice by itself [N]: Σ_terms weight·(score + stderr_weight·stderr)."""
-        total = np.zeros(self.choice_count)
-        for i, (name, weight) in enumerate(self.loss.terms.items()):
+        """Loss of each choice by itself [N]: Σ_terms weight·(score + stderr_weight·stderr), rounded once."""
+        parts = []
+        for name, weight in self.loss.terms.items():
             part = self.scores[name]
             if self.loss.stderr_weight and name in self.stderr:
                 part = part + self.loss.stderr_weight * self.stderr[name]
-            total = weight * part if i == 0 else total + weight * part
+            parts.append(weight * part)
+        total: FloatArray = np.sum(parts, axis=0)
+        if len(parts) > 2 and np.isfinite(total).all():  # the sum of two is rounded once anyway
+            total = np.array([math.fsum(terms) for terms in zip(*(p.tolist() for p in parts), strict=True)])
         total.setflags(write=False)
         return total
 
@@ -184,15 +188,12 @@ class Problem:
         found: dict[str, IntArray] = {}
         for name, column in self.costs.items():
             offset = self.resources[name].offset
-            if float(offset) != offset or not float(offset).is_integer():
+            if not float(offset).is_integer():
                 continue
             if column.dtype != np.int64 and not np.array_equal(np.floor(column), column):
                 continue
-            if float(np.abs(column.astype(np.float64)).sum()) < 2.0**62:
-                total = 0
-            else:
-                total = sum(abs(int(x)) for x in column.tolist())
-            if total + abs(int(offset)) < 2**63:
+            small = float(np.abs(column.astype(np.float64)).sum()) + abs(float(offset)) < 2.0**62
+            if small or sum(abs(int(x)) for x in column.tolist()) + abs(int(offset)) < 2**63:
                 found[name] = column.astype(np.int64, copy=False)
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,22 +39,42 @@ class Greedy:
         else:
             (row,) = linear.rows
             column, room = row.column, row.hi if row.hi is not None else np.inf
+            room = room if row.exact else room - 1e-13 * abs(room)  # running sums of floats round; the core's do not
         current, moves = hull_moves(linear, column)
         room = room - _total(column, current)
         if room < 0:
             return Answer()
         ratio, source, target = moves
         order = np.lexsort((target, -ratio))
-        gain = column[target] - column[source]
-        for m in order.tolist():
-            g = problem.group_of[target[m]]
-            if current[g] == source[m] and gain[m] <= room:
-                current[g] = target[m]
-                room -= gain[m].item()
+        gain = (column[target] - column[source])[order]
+        bought = int(np.searchsorted(np.cumsum(gain), room, side="right"))
+        current[problem.group_of[target[order[:bought]]]] = target[order[:bought]]
+        room -= gain[:bought].sum().item()
+        _fill(current, room, problem.group_of[target[order]], source[order], target[order], gain, bought)
         choice = current - problem.indptr[:-1]
         if limits.report is not None and problem.evaluate(choice).feasible:
             limits.report(choice)
         return Answer(choice=choice, statistics={"steps": len(order)})
+
+
+def _fill(
+    current: IntArray,
+    room: float,
+    group: IntArray,
+    source: IntArray,
+    target: IntArray,
+    gain: NDArray[Any],
+    first: int,
+) -> None:
+    """Try the later steps one by one: each that continues its group's walk and still fits is taken."""
+    if first == len(gain) or room < gain[first:].min():
+        return
+    fits = first + np.flatnonzero(gain[first:] <= room)
+    for m in fits.tolist():
+        g = group[m]
+        if gain[m] <= room and current[g] == source[m]:
+            current[g] = target[m]
+            room -= gain[m].item()
 
 
 def _total(column: NDArray[np.int64] | FloatArray, rows: IntArray) -> float:

@@ -55,6 +55,7 @@ def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[
     parameters.random_seed = limits.seed
     parameters.absolute_gap_limit = 0.0
     parameters.relative_gap_limit = limits.gap
+    parameters.presolve_inclusion_work_limit = 0  # else 9.15 may prove a wrong optimum (google/or-tools issue 5293)
     parameters.catch_sigint_signal = False
     if limits.time is not None:
         parameters.max_time_in_seconds = max(limits.left, 0.001)
@@ -84,8 +85,7 @@ class _Program:
 
     def __init__(self, model: Milp) -> None:
         self.model = model
-        self.tops = [max(round(m.span), 0) for m in model.maxima]
-        value = model.objective.copy()
+        value = model.objective
         widest = float(np.abs(value).max(initial=0.0))
         total = math.fsum(self._sizes(np.abs(value)))
         if np.array_equal(np.floor(value), value) and total < 2.0**53:
@@ -95,8 +95,7 @@ class _Program:
             self.steps = math.ldexp(1.0, min(fine, math.frexp(ROOM / total)[1] - 1))
         self.objective = np.rint(value * self.steps).astype(np.int64)
         self.error = math.fsum(self._sizes(np.abs(value - self.objective / self.steps)))
-        for m in model.maxima:  # shares are rounded to whole steps too
-            self.error += 1 / self.steps if self.steps != 1.0 or m.span else 0.0
+        self.error += len(model.maxima) / self.steps  # their shares are rounded to whole steps too
 
     def _sizes(self, value: FloatArray) -> list[float]:
         """The largest entry of each group, then every other variable's: what an allocation can add up to."""

@@ -84,9 +84,9 @@ class OrtoolsMip:
         bound = result.termination.objective_bounds.dual_bound
         total = program.total(bound - program.constant) if np.isfinite(bound) else None
         if reason == mathopt.TerminationReason.OPTIMAL:
-            return Found("optimal", x, total)
+            return Found("optimal", x, total, program.error)
         if reason in (mathopt.TerminationReason.FEASIBLE, mathopt.TerminationReason.NO_SOLUTION_FOUND):
-            return Found("unknown" if x is None else "feasible", x, total)
+            return Found("unknown" if x is None else "feasible", x, total, program.error)
         raise SolverError(
             f"MathOpt's {self.engine} gave up: {reason.name}: {result.termination.detail}; "
             "try scipy_milp or ortools_cpsat"

@@ -67,8 +67,8 @@ def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[
     constant = program.constant if limits.gap else 0.0
     bound = None if result.mip_dual_bound is None else program.total(result.mip_dual_bound - constant)
     if result.status == SOLVED:
-        return Found("optimal", result.x, bound)
-    return Found("feasible" if result.x is not None else "unknown", result.x, bound)
+        return Found("optimal", result.x, bound, program.error)
+    return Found("feasible" if result.x is not None else "unknown", result.x, bound, program.error)
 
 
 def _options(limits: Limits) -> dict[str, Any]:

@@ -29,13 +29,13 @@ def content_sha256(p: Problem) -> str:
         digest.update(plain.data)
 
     def coded(name: str, column: Coded) -> None:
-        used, code = np.unique(column.code, return_inverse=True)
-        strings = [column.table[c] for c in used.tolist()]
-        order = sorted(range(len(strings)), key=strings.__getitem__)
-        rank = np.empty(len(order), np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
-        text(f"{name} table", sorted(strings))
-        array(name, rank[code].astype(np.int32))
+        used = np.flatnonzero(np.bincount(column.code)).tolist()
+        strings = sorted(column.table[c] for c in used)
+        rank = np.zeros(len(column.table), np.int32)
+        for place, string in enumerate(strings):
+            rank[column.table.index(string)] = place
+        text(f"{name} table", strings)
+        array(name, rank[column.code])
 
     def ragged(name: str, column: Ragged | None) -> None:
         if column is not None and len(column.code):

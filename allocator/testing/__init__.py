@@ -1,1 +1,1 @@
-"""What others need to hold their plug-ins to our bar: dumb references, random problems, strategies."""
+"""For those who write backends, profilers or importers: a dumb reference, random problems, hypothesis strategies."""
