@@ -147,7 +147,7 @@ def _ellipsoid(linear: Linear, rows: list[Row]) -> tuple[list[float], list[Price
             cut = -gradient
             if not gradient.any():
                 break
-        norm = float(np.sqrt(cut @ shape @ cut))
+        norm = float(np.sqrt(max(cut @ shape @ cut, 0.0)))  # rounding may take a flat shape below 0
         if norm <= 1e-12 * (1 + abs(best)) and not outside:
             break
         alpha = min(max(depth / norm, 0.0) if norm else 0.0, 0.999)

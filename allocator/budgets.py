@@ -53,6 +53,11 @@ def apply_budgets(
     return problem.replace(budgets=(*new, *kept))
 
 
+def qualified(problem: Problem, texts: Sequence[str], resource: str | None) -> list[str]:
+    """The same budgets, each with its resource in front."""
+    return ["=".join(_split(problem, text, resource)) for text in texts]
+
+
 def _split(problem: Problem, text: str, resource: str | None) -> tuple[str, str]:
     name, equals, value = text.rpartition("=")
     if equals:

@@ -221,7 +221,7 @@ def resource_use(problem: Problem, rows: IntArray, resource: str, tags: tuple[st
     offset: Number = spec.offset if tags is None else 0
     if spec.aggregate == "max":
         most = max([offset, *([column.max().item()] if len(column) else [])])
-        return int(most) if exact else most
+        return int(most) if exact else float(most)
     if exact:
         return int(offset) + int(column.sum())
     return math.fsum([offset, *column.tolist()])
@@ -234,7 +234,6 @@ def scale_of(problem: Problem) -> float:
     over the choices that may be taken.
     """
     total = 0.0
-    free = problem.free
     for name, weight in problem.minimize.items():
         if name == "loss":
             value = problem.unary
@@ -244,13 +243,34 @@ def scale_of(problem: Problem) -> float:
                     size += abs(term) * float(np.abs(part.value).sum())
                 else:
                     value = value - 0.5 * term * (part.vectors.astype(np.float64) ** 2 @ part.eigenvalues)
-            size += _sum_of_largest(problem, np.where(free, np.abs(value), 0.0))
+            size += _sum_of_largest(problem, value)
         else:
-            size = abs(problem.resources[name].offset)
-            size += _sum_of_largest(problem, np.where(free, np.abs(problem.cost(name)), 0))
+            size = resource_size(problem, name)
         total += abs(weight) * size
     return total
 
 
+def resource_size(problem: Problem, resource: str) -> float:
+    """|offset| + Σ_g max_k |cost|, over the choices that may be taken."""
+    return abs(float(problem.resources[resource].offset)) + _sum_of_largest(problem, problem.cost(resource))
+
+
+def loss_size(problem: Problem) -> float:
+    """What the rounding of a loss is relative to: Σ_g max_k |unary| + Σ |pairs| + ½ Σ_i |e_i| (Σ_g max_k |v_gi|)².
+
+    Unlike S it does not shrink where the unaries and the interactions cancel.
+    """
+    size = _sum_of_largest(problem, problem.unary)
+    for term, part in problem.active_interactions:
+        if isinstance(part, Pairs):
+            size += term * float(np.abs(part.value).sum())
+        else:
+            reach = [_sum_of_largest(problem, v.astype(np.float64)) for v in part.vectors.T]
+            size += 0.5 * term * float(np.abs(part.eigenvalues) @ np.square(reach)) if reach else 0.0
+    return size
+
+
 def _sum_of_largest(problem: Problem, column: NDArray[Any]) -> float:
-    return float(np.maximum.reduceat(column, problem.indptr[:-1]).astype(np.float64).sum())
+    """Σ_g max_k |column| over the choices that may be taken."""
+    taken = np.where(problem.free, np.abs(column), np.zeros((), column.dtype))
+    return float(np.maximum.reduceat(taken, problem.indptr[:-1]).astype(np.float64).sum())

@@ -16,6 +16,9 @@ from allocator.evaluation import lexicographic, lower, upper
 from allocator.problem import Problem
 from allocator.statement import Budget, FloatArray, Number
 
+ROUNDING = 2 * float(np.finfo(float).eps)
+SMALL = 1e-280  # below it powers lose digits
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -91,8 +94,10 @@ def _objective(problem: Problem, cap: float | None) -> tuple[FloatArray, float, 
         weight = problem.minimize["loss"]
         if weight < 0:
             raise UnsupportedError("maximising a p-norm is not separable; give the loss a weight above 0")
-        scale = float(problem.unary.max())
         p = problem.loss.p or 1.0
+        if p == 1.0:
+            return weight * problem.unary, 0.0, 1.0, 1.0
+        scale = float(problem.unary.max())
         return (problem.unary / (scale or 1.0)) ** p, 0.0, p, weight * scale
     if cap is not None and lexicographic(problem):
         return problem.unary, 0.0, 1.0, 1.0
@@ -139,10 +144,16 @@ def _row(problem: Problem, i: int, budget: Budget, free: NDArray[np.bool_]) -> R
 
 
 def _sum_row(i: int, budget: Budget, column: NDArray[Any], offset: Number, exact: bool) -> Row:
-    offset = int(offset) if exact else offset
-    hi = None if budget.max is None else upper(budget.max, exact) - offset
-    lo = None if budget.min is None else lower(budget.min, exact) - offset
+    hi = None if budget.max is None else _rest(upper(budget.max, exact), offset, 1, exact)
+    lo = None if budget.min is None else _rest(lower(budget.min, exact), offset, -1, exact)
     return Row(i, column, lo, hi, exact)
+
+
+def _rest(limit: Number, offset: Number, sign: int, exact: bool) -> Number:
+    """limit − offset, a float one loosened by what rounding the total and this difference may hide."""
+    if exact:
+        return int(limit) - int(offset)
+    return limit - offset + sign * ROUNDING * (abs(limit) + abs(offset))
 
 
 def _loss_row(problem: Problem, i: int, budget: Budget, free: NDArray[np.bool_]) -> Row | None:
@@ -157,11 +168,12 @@ def _loss_row(problem: Problem, i: int, budget: Budget, free: NDArray[np.bool_])
         return None
     p = problem.loss.p or 1.0
     scale = float(unary.max()) or 1.0
-    widen = 1 + 64 * p * np.finfo(float).eps  # powers round; the core rechecks what this lets through
+    widen = 1 + 32 * p * ROUNDING  # powers round; the core rechecks what this lets through
 
     def power(limit: Number) -> float:
         return float((max(limit, 0.0) / scale) ** p)
 
     hi = None if budget.max is None else power(upper(budget.max, False)) * widen if budget.max >= 0 else -1.0
     lo = None if budget.min is None else power(lower(budget.min, False)) / widen
+    lo = 0.0 if lo is not None and lo < SMALL else lo  # the powers of small unaries may vanish altogether
     return Row(i, (unary / scale) ** p, lo, hi, False)

@@ -273,7 +273,7 @@ class _Search:
         total = math.fsum(linear.value[self.best.rows].tolist())
         smaller = program(total)
         most, now = (float(m.objective.max(initial=0.0)) for m in (self.model, smaller))
-        if smaller.hopeless is not None or now > most / 2:
+        if smaller.hopeless is not None or now >= most / 2:
             return False
         self.model = smaller  # earlier cuts go; what they excluded may come back and is evaluated again
         return True

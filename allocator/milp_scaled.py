@@ -42,7 +42,7 @@ class Scaled:
     @property
     def error(self) -> float:
         """What a tolerance of 1e-6 on the scaled objective is in the program's own."""
-        return math.ldexp(1e-6, -self.exponent)
+        return math.ldexp(1e-6, -self.exponent) if self.objective.any() else 0.0
 
     def total(self, value: float) -> float:
         """The program's objective for a scaled one without its constant."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from allocator import registry
 from allocator.budgets import apply_budgets
 from allocator.choosing import choose_solver
-from allocator.errors import UnsupportedError, UsageError
+from allocator.errors import SolverError, UnsupportedError, UsageError
 from allocator.features import MEANING
 from allocator.formats.digest import content_sha256
 from allocator.problem import Problem
@@ -111,6 +111,8 @@ def solve(
         answer = run_backend(backend, reduced.problem, dataclasses.replace(limits, report=note), _start(reduced, start))
     except KeyboardInterrupt:
         raise Interrupted(finish(Answer(choice=seen[-1] if seen else None, limit="interrupt"))) from None
+    if not isinstance(answer, Answer):
+        raise SolverError(f"solver {backend.name!r} returned {type(answer).__name__!r}, which is not an Answer")
     return finish(answer)
 
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from allocator.errors import UnsupportedError
 from allocator.evaluation import lower, upper
 from allocator.names import Coded, Names, Ragged
 from allocator.problem import Problem
+from allocator.rounding import last_integer, sums_may_merge
 from allocator.statement import (
     Budget,
     Coupling,
@@ -76,13 +77,24 @@ class Reduced:
 def reduce(problem: Problem) -> Reduced:
     """Drop what may not be taken, and merge the groups of each same_choice by label.
 
-    Under a `max` loss the coupling stays: Σ unary, which tells equal maxima apart, does not merge.
+    The coupling stays under a `max` loss (Σ unary, which tells equal maxima apart, does not merge), and where
+    adding the members' costs in advance could decide whether a row holds.
 
     Raises:
         UnsupportedError: a merged group would have more than 100,000 choices.
     """
-    merge = problem.loss.aggregate != "max"
-    same = [c for c in problem.couplings if isinstance(c, SameChoice)] if merge else []
+    same = [c for c in problem.couplings if isinstance(c, SameChoice)]
+    reduced = _reduce(problem, same if problem.loss.aggregate != "max" and sums_may_merge(problem) else [])
+    if same and reduced.problem is not None:
+        rows = zip(problem.budgets, reduced.problem.budgets, strict=False)
+        if any(
+            a.resource and b.resource and problem.exact(a.resource) > reduced.problem.exact(b.resource) for a, b in rows
+        ):
+            return _reduce(problem, [])  # combinations of huge integers no longer add up below 2^63
+    return reduced
+
+
+def _reduce(problem: Problem, same: Sequence[SameChoice]) -> Reduced:
     free = problem.free
     if free.all() and not same:
         return Reduced(problem, problem.replace(pins={}, allowed=None) if problem.pins else problem)
@@ -169,6 +181,7 @@ class _Merger:
     blocks: list[tuple[int, ...]]
     extra_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     extra_costs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    extra_resources: dict[str, Resource] = field(default_factory=dict)
     extra_budgets: list[Budget] = field(default_factory=list)
 
     @cached_property
@@ -213,7 +226,7 @@ class _Merger:
             stderr={s: self.summed(v) for s, v in p.stderr.items()},
             remainder={s: self.summed(v) for s, v in p.remainder.items()},
             costs=costs | self.extra_costs,
-            resources=dict(p.resources) | {r: Resource() for r in self.extra_costs},
+            resources={**p.resources, **self.extra_resources},
             loss=loss,
             group_names=Names(len(self.sizes)),
             choice_names=Coded(np.full(len(self.taken), -1, np.int32), ()),
@@ -240,8 +253,8 @@ class _Merger:
         for i, b in enumerate(p.budgets):
             name = rows[i].resource
             if b.resource is not None and name is not None and reduced.exact(name) and not p.exact(b.resource):
-                high = None if b.max is None else upper(b.max, False)
-                low = None if b.min is None else lower(b.min, False)
+                high = None if b.max is None else last_integer(upper(b.max, False))
+                low = None if b.min is None else -last_integer(-lower(b.min, False))
                 rows[i] = dataclasses.replace(rows[i], max=high, min=low)
         return reduced.replace(budgets=tuple(rows)) if rows != list(reduced.budgets) else reduced
 
@@ -249,20 +262,34 @@ class _Merger:
         views = self.problem.groups
         return Ragged.from_lists([list(dict.fromkeys(t for g in b for t in views[g].tags)) for b in self.blocks])
 
-    def _add_score(self, name: str, column: NDArray[np.float64]) -> str:
-        self.extra_scores[f"({name})"] = column
-        return f"({name})"
+    def _unused(self, stem: str) -> str:
+        """A name that no score or resource bears."""
+        taken = {*self.problem.scores, *self.problem.costs, *self.extra_scores, *self.extra_costs}
+        return next(name for i in itertools.count() if (name := f"({stem} {i})") not in taken)
 
-    def _add_row(self, name: str, column: NDArray[Any], most: int | None, least: int | None) -> None:
-        self.extra_costs[f"({name})"] = column
-        self.extra_budgets.append(Budget(resource=f"({name})", max=most, min=least))
+    def _add_score(self, stem: str, column: NDArray[np.float64]) -> str:
+        name = self._unused(stem)
+        self.extra_scores[name] = column
+        return name
+
+    def _add_cost(self, stem: str, column: NDArray[Any], aggregate: Literal["sum", "max"] = "sum") -> str:
+        name = self._unused(stem)
+        self.extra_costs[name] = column
+        self.extra_resources[name] = Resource(aggregate=aggregate)
+        return name
+
+    def _add_row(self, column: NDArray[Any], most: int | None, least: int | None) -> None:
+        self.extra_budgets.append(Budget(resource=self._add_cost("coupling", column), max=most, min=least))
 
     def _loss(self, wide: bool) -> Loss:
         p = self.problem
         if not (wide and p.loss.aggregate == "pnorm"):
             return p.loss
-        power, scale = p.loss.p or 1.0, float(p.unary.max()) or 1.0
-        merged = scale * self.summed((p.unary / scale) ** power) ** (1 / power)
+        power = p.loss.p or 1.0
+        values = np.where(self.present, p.unary[self.taken], 0.0)
+        most = values.max(axis=1)
+        shares = values / np.where(most > 0, most, 1.0)[:, None]
+        merged = most * (shares**power).sum(axis=1) ** (1 / power)
         return Loss({self._add_score("p-norm", merged): 1.0}, "pnorm", p.loss.p)
 
     def _budget(self, b: Budget) -> Budget:
@@ -273,20 +300,18 @@ class _Merger:
         if all(len({bool(scope[g]) for g in block}) == 1 for block in self.blocks):
             return b
         inside = scope[self.problem.group_of]
-        name = f"scope {len(self.extra_scores) + len(self.extra_costs)}"
         if b.score is not None:
             column = self.problem.scores[b.score]
             if b.include_remainder and b.score in self.problem.remainder:
                 column = column + self.problem.remainder[b.score]
-            added = self._add_score(name, self.summed(np.where(inside, column, 0.0)))
+            added = self._add_score("scope", self.summed(np.where(inside, column, 0.0)))
             return dataclasses.replace(b, score=added, include_remainder=False, tags=None)
         assert b.resource is not None
         costs = self.problem.cost(b.resource)
         masked = np.where(inside, costs, np.zeros((), costs.dtype))
-        if self.problem.resources[b.resource].aggregate == "max":
-            raise UnsupportedError(f"{b.name}: same_choice crosses the scope of a row on a max resource")
-        self.extra_costs[f"({name})"] = self.summed(masked)
-        return dataclasses.replace(b, resource=f"({name})", tags=None)
+        aggregate = self.problem.resources[b.resource].aggregate  # a largest cost counts from 0 on in a scoped row
+        merged = self.largest(masked) if aggregate == "max" else self.summed(masked)
+        return dataclasses.replace(b, resource=self._add_cost("scope", merged, aggregate), tags=None)
 
     def _coupling(self, c: Coupling, position: dict[int, int]) -> Coupling | None:
         """The coupling on the reduced rows; where a merged row counts twice, a budget row says it instead."""
@@ -295,11 +320,9 @@ class _Merger:
             groups = tuple(sorted({position[g] for g in c.groups}))
             return dataclasses.replace(c, groups=groups, tags=None, everywhere=False)
         if isinstance(c, SameChoice):
-            if self.problem.loss.aggregate != "max":
-                return None
-            return SameChoice(tuple(sorted({position[g] for g in c.groups})))
+            kept = tuple(sorted({position[g] for g in c.groups}))
+            return SameChoice(kept) if len(kept) > 1 else None
         column = np.zeros(len(self.taken), np.int64)
-        name = f"coupling {len(self.extra_costs)}"
         if isinstance(c, Implies):
             first, then = find.get(c.if_row, []), find.get(c.then_row, [])
             if not first:
@@ -308,7 +331,7 @@ class _Merger:
                 return Implies(first[0], then[0])
             column[first] += 1
             column[then] -= 1
-            self._add_row(name, column, 0, None)
+            self._add_row(column, 0, None)
             return None
         for r in c.rows:
             column[find.get(r, [])] += 1
@@ -316,12 +339,12 @@ class _Merger:
             return dataclasses.replace(c, rows=tuple(np.flatnonzero(column).tolist()))
         most = c.count if c.kind != "at_least" else None
         least = c.count if c.kind != "at_most" else None
-        self._add_row(name, column, most, least)
+        self._add_row(column, most, least)
         return None
 
     def _interaction(self, part: Interaction) -> Interaction:
         if not isinstance(part, Pairs):
-            return dataclasses.replace(part, vectors=self.summed(part.vectors))
+            return dataclasses.replace(part, vectors=self.summed(part.vectors.astype(np.float64)))
         owner = np.repeat(np.arange(len(self.sizes)), self.sizes)
         index, values = [], []
         for (a, b), value in zip(part.index.tolist(), part.value.tolist(), strict=True):

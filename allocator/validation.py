@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from allocator.problem import Problem
 
 MOST_FAULTS = 100
+LARGEST = 1e300
 TARGETS = ("kl", "ce", "metric", "proxy")
 
 
@@ -27,9 +27,13 @@ def pointer(*parts: str | int) -> str:
 
 def validate(problem: Problem) -> None:
     """Raise `ProblemError` with up to 100 faults, or return."""
-    checks: tuple[Callable[[Problem], Iterator[Fault]], ...] = (_shape, _names, _values, _header, _relations)
-    for check in checks:  # in this order: later checks lean on what earlier ones established
-        faults = list(islice(check(problem), MOST_FAULTS))
+    stages: tuple[tuple[Callable[[Problem], Iterator[Fault]], ...], ...] = (
+        (_shape,),
+        (_names, _values, _header),
+        (_relations,),
+    )
+    for stage in stages:  # in this order: later stages lean on what earlier ones established
+        faults = list(islice((fault for check in stage for fault in check(problem)), MOST_FAULTS))
         if faults:
             raise ProblemError(faults)
 
@@ -153,23 +157,23 @@ def _header(p: Problem) -> Iterator[Fault]:
     for name, weight in loss.terms.items():
         if name not in p.scores:
             yield Fault(pointer("loss", "terms", name), f"there is no score {name!r}; known: {', '.join(p.scores)}")
-        if not (math.isfinite(weight) and weight >= 0):
+        if not (_finite(weight) and weight >= 0):
             yield Fault(pointer("loss", "terms", name), f"weight {weight} must be finite and 0 or more")
-    if not (math.isfinite(loss.stderr_weight) and loss.stderr_weight >= 0):
+    if not (_finite(loss.stderr_weight) and loss.stderr_weight >= 0):
         yield Fault("/loss/stderr_weight", f"{loss.stderr_weight} must be finite and 0 or more")
-    if loss.aggregate == "pnorm" and not (loss.p is not None and math.isfinite(loss.p) and loss.p >= 1):
+    if loss.aggregate == "pnorm" and not (loss.p is not None and _finite(loss.p) and loss.p >= 1):
         yield Fault("/loss/p", f"a p-norm needs p of 1 or more, not {loss.p}")
     if not p.minimize:
         yield Fault("/minimize", "is empty; write 'loss' or a resource")
     for name, weight in p.minimize.items():
         if name != "loss" and name not in p.costs:
             yield Fault("/minimize", f"{name!r} is neither 'loss' nor a resource ({', '.join(p.costs)})")
-        if not math.isfinite(weight):
+        if not _finite(weight):
             yield Fault(pointer("minimize", name), "numbers must be finite")
     for name, spec in p.resources.items():
-        if not math.isfinite(spec.offset):
+        if not _finite(spec.offset):
             yield Fault(pointer("resources", name, "offset"), "numbers must be finite")
-    known_tags = set(p.tags.table) if p.tags is not None else set()
+    known_tags = {p.tags.table[c] for c in np.unique(p.tags.code).tolist()} if p.tags is not None else set()
     for i, b in enumerate(p.budgets):
         if b.resource is not None and b.resource not in p.costs:
             yield Fault(
@@ -183,7 +187,7 @@ def _header(p: Problem) -> Iterator[Fault]:
         if b.max is None and b.min is None:
             yield Fault(pointer("budgets", i), "has neither max nor min; add one or remove the row")
         for side, limit in (("max", b.max), ("min", b.min)):
-            if limit is not None and not math.isfinite(limit):
+            if limit is not None and not _finite(limit):
                 yield Fault(pointer("budgets", i, side), "numbers must be finite")
         if b.loss and b.tags is not None:
             yield Fault(pointer("budgets", i, "tags"), "a loss row covers all groups; remove the tags")
@@ -206,8 +210,7 @@ def _relations(p: Problem) -> Iterator[Fault]:
     if p.loss.aggregate == "pnorm":
         for row in _first(p.unary < 0):
             yield Fault(_choice(p, row, "score"), f"a p-norm needs unaries of 0 or more, this one is {p.unary[row]}")
-    for row in _first(~np.isfinite(p.unary)):
-        yield Fault(_choice(p, row, "score"), "weight·score overflows; scale the scores or the weights down")
+    yield from _overflows(p)
     for g, row in p.pins.items():
         name = p.group_names[g]
         if p.group_of[row] != g:
@@ -228,6 +231,30 @@ def _relations(p: Problem) -> Iterator[Fault]:
             yield Fault(pointer("couplings", i, "choices"), "names one choice twice")
 
 
+def _overflows(p: Problem) -> Iterator[Fault]:
+    """Numbers whose sums or products could leave the range of floats."""
+    from allocator.evaluation import loss_size, resource_size
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        columns = [("cost", r, np.abs(v.astype(np.float64))) for r, v in p.costs.items()]
+        columns += [("score", s, np.abs(v)) for s, v in p.scores.items()]
+        columns += [("remainder", s, np.abs(v)) for s, v in p.remainder.items()]
+        for part, name, column in columns:
+            if not column.sum() < LARGEST:
+                row = int(column.argmax())
+                yield Fault(_choice(p, row, part, name), "is too large to be added up; scale these numbers down")
+                return
+        if not np.abs(p.unary).sum() < LARGEST:
+            row = int(np.abs(p.unary).argmax())
+            yield Fault(_choice(p, row, "score"), "times its weight is too large; scale the scores or the weights down")
+        elif p.interactions and not loss_size(p) < LARGEST:
+            yield Fault("/interactions", "add up to more than floats hold; scale the vectors or values down")
+        for name, weight in p.minimize.items():
+            size = loss_size(p) if name == "loss" else resource_size(p, name)
+            if not abs(weight) * size < LARGEST:
+                yield Fault(pointer("minimize", name), "times its weight is too large; scale the weight down")
+
+
 def warnings_of(p: Problem) -> tuple[str, ...]:
     """What is allowed but probably not meant."""
     found = []
@@ -239,6 +266,11 @@ def warnings_of(p: Problem) -> tuple[str, ...]:
         if isinstance(c, MaxDistinct) and c.ignore - known:
             found.append(f"/couplings/{i}/ignore: no choice has the label {sorted(c.ignore - known)}")
     return tuple(found)
+
+
+def _finite(number: float) -> bool:
+    """Finite, and far enough from the end of the range that it can be computed with."""
+    return -LARGEST < number < LARGEST
 
 
 def _first(mask: NDArray[np.bool_] | np.bool_) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from allocator.bounds import find_prices
 from allocator.certificate import Core, Enumeration, Multipliers
 from allocator.checks.core import exhaust
-from allocator.checks.enumeration import enumerate_all, small_enough
-from allocator.checks.lagrangian import lower_bound, proves_infeasible, single_row_infeasible
+from allocator.checks.enumeration import MOST_ALLOCATIONS, enumerate_all, small_enough
+from allocator.checks.lagrangian import active, lower_bound, proves_infeasible, single_row_infeasible
 from allocator.errors import UnsupportedError
 from allocator.evaluation import Outcome, lexicographic, scale_of
 from allocator.linear import Linear, linearise
@@ -20,6 +21,7 @@ from allocator.problem import Problem
 from allocator.reduce import Reduced
 from allocator.solution import Allocation, Answer, Solution
 
+SMALLEST = 5e-324
 EAGER_ALLOCATIONS = 20_000  # enumerated even when nobody claims anything: a few milliseconds
 
 
@@ -32,13 +34,20 @@ def verify(problem: Problem, reduced: Reduced, answer: Answer) -> Solution:
         answer: what it said.
     """
     if reduced.problem is None:
+        none = (None,) * len(problem.budgets)
         return Solution(
-            status="infeasible", certificate={"kind": "enumeration", "checked": True}, reasons=(reduced.reason or "",)
+            status="infeasible",
+            certificate={"kind": "enumeration", "checked": True},
+            multipliers=none,
+            slack=none,
+            reasons=(reduced.reason or "",),
         )
+    answer, unread = _legible(answer)
     linear = _separable(reduced.problem)
     outcome, reasons = _accept(problem, reduced, answer)
+    reasons = (*unread, *reasons)
     if outcome is None:
-        return _without_allocation(problem, reduced.problem, linear, answer, reasons)
+        return _without_allocation(problem, reduced, linear, answer, reasons)
     proof = _Proof(reduced.problem, linear, outcome, answer)
     proof.run()
     scale = scale_of(problem)
@@ -46,7 +55,7 @@ def verify(problem: Problem, reduced: Reduced, answer: Answer) -> Solution:
     bound = objective if proof.optimal else proof.bound
     gap = None
     if bound is not None:
-        gap = (objective - bound) / max(abs(objective), 1e-9 * scale) if objective != bound else 0.0
+        gap = (objective - bound) / max(abs(objective), 1e-9 * scale, SMALLEST) if objective != bound else 0.0
     claim = answer.claim if not proof.optimal else None
     if answer.claim == "infeasible":
         reasons += ("the backend claims infeasible, yet its own allocation is feasible",)
@@ -68,6 +77,33 @@ def verify(problem: Problem, reduced: Reduced, answer: Answer) -> Solution:
         limit=answer.limit,
         reasons=(*reasons, *proof.reasons),
     )
+
+
+def _legible(answer: Answer) -> tuple[Answer, tuple[str, ...]]:
+    """The answer without what cannot be meant: an unknown claim, a bound or prices that are not numbers."""
+    reasons = []
+    claim, bound, certificate = answer.claim, answer.claimed_bound, answer.certificate
+    if claim not in (None, "optimal", "infeasible"):
+        reasons.append(f"the backend's claim {claim!r} means nothing; it may be 'optimal', 'infeasible' or None")
+        claim = None
+    if bound is not None and not _is_number(bound):
+        reasons.append(f"the backend's bound {bound!r} is not a finite number")
+        bound = None
+    if isinstance(certificate, Multipliers | Core):
+        try:
+            certificate = type(certificate)(tuple(float(v) for v in certificate.values))
+        except (TypeError, ValueError, OverflowError):
+            reasons.append(f"the backend's certificate of kind {certificate.kind!r} does not hold prices")
+            certificate = None
+    bound = None if bound is None else float(bound)
+    return dataclasses.replace(answer, claim=claim, claimed_bound=bound, certificate=certificate), tuple(reasons)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _separable(problem: Problem) -> Linear | None:
@@ -92,10 +128,10 @@ def _accept(problem: Problem, reduced: Reduced, answer: Answer) -> tuple[Outcome
 
 
 def _without_allocation(
-    problem: Problem, given: Problem, linear: Linear | None, answer: Answer, reasons: tuple[str, ...]
+    problem: Problem, reduced: Reduced, linear: Linear | None, answer: Answer, reasons: tuple[str, ...]
 ) -> Solution:
     """No allocation was accepted: prove that there is none, or say that nothing is known."""
-    kind, why = _infeasibility(given, linear, answer)
+    kind, why = _infeasibility(reduced, linear, answer)
     status: Any = "infeasible" if kind else "unknown"
     if kind is None and answer.claim == "infeasible":
         why = "the backend claims that no allocation is feasible; the core could not prove it"
@@ -111,30 +147,47 @@ def _without_allocation(
     )
 
 
-def _infeasibility(given: Problem, linear: Linear | None, answer: Answer) -> tuple[str | None, str]:
-    rows_only = linear
-    if rows_only is None:
-        try:
-            rows_only = linearise(given.replace(minimize={"loss": 0.0}, interactions=(), budgets=_plain(given)))
-        except UnsupportedError:
-            rows_only = None
-    if rows_only is not None:
-        if (row := single_row_infeasible(rows_only)) is not None:
-            over = "more than" if row.hi is not None else "less than"
-            return "multipliers", f"every allocation uses {over} the limit of budget row {row.budget}"
-        if isinstance(answer.certificate, Multipliers) and proves_infeasible(rows_only, answer.certificate.values):
+def _infeasibility(reduced: Reduced, linear: Linear | None, answer: Answer) -> tuple[str | None, str]:
+    given = reduced.problem
+    assert given is not None
+    kept = tuple(range(len(given.budgets)))
+    if linear is None:  # what is left without the loss is separable
+        kept = tuple(i for i, b in enumerate(given.budgets) if not b.loss)
+        plain = dataclasses.replace(given.loss, aggregate="sum")
+        budgets = tuple(given.budgets[i] for i in kept)
+        linear = linearise(given.replace(minimize={"loss": 0.0}, loss=plain, interactions=(), budgets=budgets))
+    stuck = np.flatnonzero(~np.logical_or.reduceat(linear.free, given.indptr[:-1]))
+    if len(stuck):
+        return (
+            "multipliers",
+            f"no choice of {_stated_names(reduced, int(stuck[0]))} keeps the largest cost or loss allowed",
+        )
+    if (row := single_row_infeasible(linear)) is not None:
+        return "multipliers", f"every allocation breaks {_row_name(reduced, kept[row.budget])} by itself"
+    if isinstance(answer.certificate, Multipliers | Core):
+        values = dict(enumerate(answer.certificate.values))
+        if proves_infeasible(linear, tuple(values.get(i, 0.0) for i in kept)):
             return "multipliers", "the budget rows exclude each other (proved by multipliers)"
     wanted = answer.claim == "infeasible" or isinstance(answer.certificate, Enumeration)
-    if (wanted and small_enough(given)) or math.prod(given.sizes.tolist()) <= EAGER_ALLOCATIONS:
+    if small_enough(given, MOST_ALLOCATIONS if wanted else EAGER_ALLOCATIONS):
         found = enumerate_all(given, None)
         if found.proved:
             return "enumeration", "no allocation keeps every budget and coupling (all were looked at)"
     return None, ""
 
 
-def _plain(problem: Problem) -> Any:
-    """Rows that stay separable whatever the loss is."""
-    return tuple(b for b in problem.budgets if not b.loss)
+def _stated_names(reduced: Reduced, g: int) -> str:
+    """The stated groups behind a group of the reduced problem."""
+    original = reduced.original
+    if reduced.taken is None or reduced.problem is None:
+        return f"group {original.group_names[g]!r}"
+    rows = reduced.taken[reduced.problem.indptr[g]]
+    return "group " + " with ".join(repr(original.group_names[int(original.group_of[r])]) for r in rows if r >= 0)
+
+
+def _row_name(reduced: Reduced, i: int) -> str:
+    rows = reduced.original.budgets
+    return f"budget row {i} ({rows[i].name})" if i < len(rows) else "a coupling"
 
 
 @dataclass
@@ -182,8 +235,7 @@ class _Proof:
 
     def _by_enumeration(self) -> None:
         wanted = self.answer.claim == "optimal" or isinstance(self.answer.certificate, Enumeration)
-        count = math.prod(self.problem.sizes.tolist()) if self.problem.group_count < 64 else math.inf
-        if not ((wanted and small_enough(self.problem)) or count <= EAGER_ALLOCATIONS):
+        if not small_enough(self.problem, MOST_ALLOCATIONS if wanted else EAGER_ALLOCATIONS):
             return
         assert self.answer.choice is not None
         found = enumerate_all(self.problem, self.problem.evaluate(np.asarray(self.answer.choice)))
@@ -196,5 +248,5 @@ class _Proof:
         """λ per budget row of the stated problem; None where a row has no multiplier."""
         if self.values is None or self.linear is None:
             return (None,) * count
-        priced = {r.budget for r in self.linear.rows}
-        return tuple(self.values[i] if i in priced and i < len(self.values) else None for i in range(count))
+        prices = {r.budget: active(r, self.values)[0] for r in self.linear.rows}
+        return tuple(prices.get(i) for i in range(count))

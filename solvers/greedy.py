@@ -33,6 +33,8 @@ class Greedy:
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
         """Cheapest first, then upgrades by ratio."""
         linear = linearise(problem)
+        if not np.logical_or.reduceat(linear.free, problem.indptr[:-1]).all():
+            return Answer()  # a group has no choice within the largest cost allowed
         if not linear.rows:
             column = np.zeros(problem.choice_count)
             room: float = 0.0

@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator.evaluation import Outcome, lexicographic, lower, scale_of, upper
+from allocator.evaluation import Outcome, lexicographic, loss_size, lower, resource_size, scale_of, upper
 from allocator.problem import Problem
 from allocator.statement import Budget, Cardinality, Coupling, Implies, IntArray, MaxDistinct, Pairs
 
 MOST_ALLOCATIONS = 1_000_000
+MOST_LOOKS = 100_000_000
 MOST_DOUBTS = 2_000
 BLOCK = 1 << 14
+CELLS = 1 << 22
+ROUNDING = 1e-13  # of the sizes that are summed: what numpy's sums may differ by from exact ones
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class EnumerationCheck:
     better: NDArray[np.int64] | None = None
 
 
-def small_enough(problem: Problem) -> bool:
-    """Whether there are at most a million allocations."""
-    return math.fsum(np.log(problem.sizes).tolist()) <= math.log(MOST_ALLOCATIONS) + 1e-9
+def small_enough(problem: Problem, most: int = MOST_ALLOCATIONS) -> bool:
+    """Whether there are at most so many allocations, and not too many groups to look at in each."""
+    count = math.fsum(np.log(problem.sizes).tolist())
+    return count <= math.log(most) + 1e-9 and count + math.log(problem.group_count) <= math.log(MOST_LOOKS)
 
 
 def enumerate_all(problem: Problem, best: Outcome | None) -> EnumerationCheck:
@@ -40,17 +45,17 @@ def enumerate_all(problem: Problem, best: Outcome | None) -> EnumerationCheck:
     if not small_enough(problem):
         return EnumerationCheck(proved=False)
     tolerance = 1e-12 * scale_of(problem)
+    sizes = _Sizes(problem)
     doubts = 0
     for rows in _blocks(problem):
-        view = _Block(problem, rows)
+        view = _Block(problem, rows, sizes)
         suspect = view.possibly_feasible()
         if best is not None:
-            margin = tolerance / 4
             objective = view.objective()
-            below = objective < best.objective - tolerance + margin
+            below = objective < best.objective - tolerance + sizes.objective
             if lexicographic(problem):
-                level = objective <= best.objective + tolerance
-                below |= level & (view.unary.sum(axis=1) < best.tie - tolerance + margin)
+                level = objective <= best.objective + sizes.objective
+                below |= level & (view.unary.sum(axis=1) < best.tie - tolerance + sizes.objective)
             suspect &= below
         for row in rows[suspect]:
             doubts += 1
@@ -65,27 +70,68 @@ def enumerate_all(problem: Problem, best: Outcome | None) -> EnumerationCheck:
 def _beats(found: Outcome, best: Outcome, tolerance: float) -> bool:
     if found.objective < best.objective - tolerance:
         return True
-    return found.objective <= best.objective + tolerance and found.tie < best.tie - tolerance
+    return found.objective <= best.objective and found.tie < best.tie - tolerance
 
 
 def _blocks(problem: Problem) -> Iterator[IntArray]:
     total = math.prod(problem.sizes.tolist())
-    for first in range(0, total, BLOCK):
-        number = np.arange(first, min(first + BLOCK, total))
+    step = max(1, min(BLOCK, CELLS // problem.group_count))
+    for first in range(0, total, step):
+        number = np.arange(first, min(first + step, total))
         rows = np.empty((len(number), problem.group_count), np.int64)
         for g in range(problem.group_count - 1, -1, -1):
             number, rows[:, g] = np.divmod(number, problem.sizes[g])
         yield rows + problem.indptr[:-1]
 
 
+class _Sizes:
+    """By how much rounding may move the sums of one problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    @cached_property
+    def loss(self) -> float:
+        return ROUNDING * loss_size(self.problem)
+
+    @cached_property
+    def objective(self) -> float:
+        parts = self.problem.minimize.items()
+        return math.fsum(
+            abs(w) * (self.loss if r == "loss" else ROUNDING * resource_size(self.problem, r)) for r, w in parts
+        )
+
+    def row(self, budget: Budget) -> float:
+        """0 where integers decide."""
+        if budget.loss:
+            return self.loss
+        if budget.score is not None:
+            return ROUNDING * float(np.abs(_score_column(self.problem, budget)).sum())
+        assert budget.resource is not None
+        if self.problem.exact(budget.resource):
+            return 0.0
+        offset = abs(float(self.problem.resources[budget.resource].offset))
+        return ROUNDING * (float(np.abs(self.problem.cost(budget.resource)).sum()) + offset)
+
+
+def _score_column(problem: Problem, budget: Budget) -> NDArray[np.float64]:
+    assert budget.score is not None
+    column = problem.scores[budget.score]
+    if budget.include_remainder and budget.score in problem.remainder:
+        column = column + problem.remainder[budget.score]
+    return column
+
+
 class _Block:
     """Many allocations at once: `rows` [B, G]."""
 
-    def __init__(self, problem: Problem, rows: IntArray) -> None:
+    def __init__(self, problem: Problem, rows: IntArray, sizes: _Sizes) -> None:
         self.problem = problem
         self.rows = rows
+        self.sizes = sizes
         self.unary = problem.unary[rows]
 
+    @cached_property
     def loss(self) -> NDArray[np.float64]:
         spec = self.problem.loss
         if spec.aggregate == "max":
@@ -101,54 +147,49 @@ class _Block:
                 both = (self.rows[:, first] == part.index[:, 0]) & (self.rows[:, second] == part.index[:, 1])
                 total = total + weight * (both @ part.value)
             else:
-                vectors = part.vectors[self.rows].astype(np.float64)
-                cross = vectors.sum(axis=1) ** 2 - (vectors**2).sum(axis=1)
-                total = total + 0.5 * weight * (cross @ part.eigenvalues)
+                for e, column in zip(part.eigenvalues.tolist(), part.vectors.T, strict=True):
+                    taken = column.astype(np.float64)[self.rows]
+                    total = total + 0.5 * weight * e * (taken.sum(axis=1) ** 2 - (taken**2).sum(axis=1))
         return np.asarray(total)
 
     def resource(self, name: str, tags: tuple[str, ...] | None) -> NDArray[np.float64]:
         spec = self.problem.resources[name]
         column = self.problem.cost(name)[self.rows[:, self.problem.in_scope(tags)]]
         offset = spec.offset if tags is None else 0
-        if spec.aggregate == "max":
-            return np.asarray(column.max(axis=1, initial=offset))
         if self.problem.exact(name):
             offset = int(offset)
+        if spec.aggregate == "max":
+            return np.asarray(column.max(axis=1, initial=offset))
         return np.asarray(column.sum(axis=1) + offset)
 
     def objective(self) -> NDArray[np.float64]:
         total = np.zeros(len(self.rows))
         for name, weight in self.problem.minimize.items():
-            total = total + weight * (self.loss() if name == "loss" else self.resource(name, None))
+            total = total + weight * (self.loss if name == "loss" else self.resource(name, None))
         return total
 
     def possibly_feasible(self) -> NDArray[np.bool_]:
         """False only where a row or coupling is surely broken."""
         keep = self.problem.free[self.rows].all(axis=1)
         for budget in self.problem.budgets:
-            use, exact, size = self._use(budget)
-            margin = 0 if exact else 1e-13 * size
+            use, margin = self._use(budget), self.sizes.row(budget)
+            exact = budget.resource is not None and self.problem.exact(budget.resource)
             if budget.max is not None:
-                keep &= use <= upper(budget.max, exact) + margin
+                keep &= use <= upper(budget.max, exact) + (0 if exact else margin)
             if budget.min is not None:
-                keep &= use >= lower(budget.min, exact) - margin
+                keep &= use >= lower(budget.min, exact) - (0 if exact else margin)
         for coupling in self.problem.couplings:
             keep &= self._kept(coupling)
         return np.asarray(keep)
 
-    def _use(self, budget: Budget) -> tuple[NDArray[np.float64], bool, float]:
+    def _use(self, budget: Budget) -> NDArray[np.float64]:
         if budget.loss:
-            return self.loss(), False, scale_of(self.problem.replace(minimize={"loss": 1.0})) * 10
+            return self.loss
         if budget.score is not None:
-            column = self.problem.scores[budget.score]
-            if budget.include_remainder and budget.score in self.problem.remainder:
-                column = column + self.problem.remainder[budget.score]
-            taken = column[self.rows[:, self.problem.in_scope(budget.tags)]]
-            return taken.sum(axis=1), False, float(np.abs(taken).sum(axis=1).max())
+            taken = _score_column(self.problem, budget)[self.rows[:, self.problem.in_scope(budget.tags)]]
+            return np.asarray(taken.sum(axis=1))
         assert budget.resource is not None
-        exact = self.problem.exact(budget.resource)
-        size = 0.0 if exact else float(np.abs(self.problem.cost(budget.resource)).sum())
-        return self.resource(budget.resource, budget.tags), exact, size
+        return self.resource(budget.resource, budget.tags)
 
     def _kept(self, coupling: Coupling) -> NDArray[np.bool_]:
         group_of = self.problem.group_of

@@ -17,6 +17,8 @@ from allocator.linear import Linear, Row
 from allocator.statement import FloatArray
 
 EPSILON = float(np.finfo(float).eps)
+HUGE = 1e290  # sums of products above it could overflow: such a price counts 0
+VANISHED = 1e-322  # what products of minute prices may lose
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +46,20 @@ def price(linear: Linear, values: Sequence[float], *, objective: bool = True) ->
         part = price_ * row.column.astype(np.float64)
         total += part
         size += 4 * np.abs(part)
-        paid.append(price_ * float(limit))
+        paid.append(price_ * limit)
     size *= len(paid) + 1
-    return Priced(total, EPSILON * size, math.fsum(paid), 4 * EPSILON * math.fsum(map(abs, paid)))
+    lost = VANISHED * len(paid)
+    return Priced(total, EPSILON * size + lost, math.fsum(paid), 4 * EPSILON * math.fsum(map(abs, paid)) + lost)
 
 
 def active(row: Row, values: Sequence[float]) -> tuple[float, float]:
-    """A row's price and the limit it prices; (0, 0) where the price is on a side without limit or not finite."""
+    """A row's price and the limit it prices; (0, 0) where the price is on a side without limit, or absurd."""
     value = float(values[row.budget]) if row.budget < len(values) else 0.0
     limit = row.hi if value > 0 else row.lo
-    return (value, float(limit)) if limit is not None and math.isfinite(value) else (0.0, 0.0)
+    if limit is None or not math.isfinite(value):
+        return 0.0, 0.0
+    largest = max(abs(float(limit)), float(np.abs(row.column.astype(np.float64)).max()))
+    return (value, float(limit)) if abs(value) * largest < HUGE else (0.0, 0.0)
 
 
 def smallest(linear: Linear, column: FloatArray) -> FloatArray:
@@ -74,7 +80,7 @@ def proves_infeasible(linear: Linear, values: Sequence[float]) -> bool:
     """Whether the prices show that no allocation keeps all rows: min_x Σ λ(column − limit) > 0 beyond rounding."""
     priced = price(linear, values, objective=False)
     minima = smallest(linear, priced.value - priced.error)
-    return math.fsum([*minima.tolist(), -priced.paid, -priced.paid_error]) > 0
+    return not np.isfinite(minima).all() or math.fsum([*minima.tolist(), -priced.paid, -priced.paid_error]) > 0
 
 
 def single_row_infeasible(linear: Linear) -> Row | None:

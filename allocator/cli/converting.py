@@ -21,7 +21,7 @@ def convert_command(
     import msgspec
 
     from allocator.errors import UsageError
-    from allocator.formats.files import read_bytes
+    from allocator.formats.files import read_bytes, require_writable
     from allocator.formats.problems import load_problem, save_problem
 
     if columns is None:
@@ -32,6 +32,7 @@ def convert_command(
                 columns = "columns" not in msgspec.json.decode(read_bytes(file), type=dict[str, msgspec.Raw])
             except msgspec.DecodeError:
                 columns = False  # load_problem says what is wrong
+    require_writable(out)
     problem = load_problem(file)
     if file != "-" and out == file:
         raise UsageError(f"{out}: is the input; name another file")

@@ -25,6 +25,7 @@ def profile_command(
     from allocator.budgets import apply_budgets
     from allocator.cli.models import default_space, load_workload
     from allocator.errors import UsageError
+    from allocator.formats.files import require_writable
     from allocator.formats.problems import save_problem
     from allocator.profiling import profile
 
@@ -38,9 +39,11 @@ def profile_command(
         choices = Space.simple(bits=_numbers(bits or "", int, "--bits"), ranks=_numbers(ranks or "", float, "--ranks"))
     else:
         choices = default_space(model)
+    statistics = profilers(profiler)
+    require_writable(out)
     workload = load_workload(model)
     with progress() as tick:
-        problem = profile(workload, choices, profilers(profiler), progress=tick)
+        problem = profile(workload, choices, statistics, progress=tick)
     problem = apply_budgets(problem, budget)
     save_problem(problem, out)
     if out != "-":

@@ -29,19 +29,23 @@ def solve_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be solved, and by what.")] = False,
 ) -> None:
     """Choose one choice per group: exit 0, 3 if infeasible, 4 if nothing was found."""
-    from allocator.budgets import apply_budgets
+    from allocator.budgets import apply_budgets, qualified
     from allocator.comparison import solver_from_text
     from allocator.errors import UsageError
+    from allocator.formats.files import require_writable
     from allocator.formats.problems import load_problem
     from allocator.formats.solutions import solution_to_json
     from allocator.pipeline import Interrupted, solve
 
-    problem = load_problem(file)
+    if out is not None:
+        require_writable(out)
+    original = problem = load_problem(file)
     if objective is not None:
         if objective not in problem.scores:
             raise UsageError(f"--objective {objective}: there is no such score; known: {', '.join(problem.scores)}")
         problem = problem.with_loss(objective)
-    stated = apply_budgets(problem, budget, resource)
+    budgets = qualified(problem, budget or [], resource)
+    stated = apply_budgets(problem, budgets)
     for row in stated.budgets:
         if row not in problem.budgets:
             say(f"budget: {_limit(row)}")
@@ -58,11 +62,13 @@ def solve_command(
     with progress(not json) as tick:
         try:
             solution = solve(
-                stated, backend, time_limit=time_limit, gap=gap, seed=seed, threads=threads,
+                problem, backend, budgets=budgets or None, time_limit=time_limit, gap=gap, seed=seed, threads=threads,
                 report=lambda choice: tick("better allocation found", 0, 1), **options,
             )  # fmt: skip
         except Interrupted as stop:
             solution, code = stop.solution, 130
+    if objective is not None:
+        solution = _with_objective(solution, original, objective)
     if out is not None:
         solution.save(out)
     if json:
@@ -70,6 +76,17 @@ def solve_command(
     elif out != "-":
         _describe(stated, solution)
     raise typer.Exit(code or exit_code(solution))
+
+
+def _with_objective(solution: Solution, original: Problem, objective: str) -> Solution:
+    """The solution of the file as it stands, with the other objective among its overrides."""
+    from dataclasses import replace
+
+    from allocator.formats.digest import content_sha256
+
+    identity = dict(solution.problem) | {"sha256": content_sha256(original)}
+    identity["overrides"] = {**solution.problem["overrides"], "objective": objective}
+    return replace(solution, problem=identity)
 
 
 def exit_code(solution: Solution) -> int:

@@ -58,6 +58,23 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def require_writable(path: str | Path) -> None:
+    """Refuse, before long work begins, a path whose folder is not there or takes no files.
+
+    Raises:
+        UsageError: naming the folder.
+    """
+    folder = Path(path).parent
+    if str(path) == "-":
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{path}: there is no folder {str(folder)!r}; make it first")
+    if Path(path).is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{path}: the folder {str(folder)!r} cannot be written")
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file aside and rename it, or write to standard output for "-"."""
     if str(path) == "-":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -60,10 +60,15 @@ class Resolver:
             self.faults.append(Fault(pointer(*where), f"group {group!r} has no choice {choice!r}; known: {known}"))
         return found or 0
 
-    def finish(self) -> None:
-        """Raise what was collected."""
+    def finish(self, build: Callable[[], Problem]) -> Problem:
+        """What `build` makes; or a ProblemError with what was collected and what `build` finds wrong."""
+        try:
+            built = build()
+        except ProblemError as error:
+            self.faults += error.faults
         if self.faults:
-            raise ProblemError(self.faults[:MOST_FAULTS])
+            raise ProblemError(list(dict.fromkeys(self.faults))[:MOST_FAULTS])
+        return built
 
 
 def complete(
@@ -95,19 +100,21 @@ def complete(
             find.row(g, c, "reference", g)
     if len(bare.scores) > 1 and file.loss.terms is UNSET:
         find.faults.append(Fault("/loss", f"several scores ({', '.join(bare.scores)}): name those that count in terms"))
-    find.finish()
-    return bare.replace(
-        loss=_loss(file.loss, bare),
-        minimize={file.minimize: 1.0} if isinstance(file.minimize, str) else dict(file.minimize),
-        budgets=tuple(_budget(row) for row in file.budgets),
-        score_specs=dict(file.scores),
-        resources={
-            name: Resource("1" if spec.unit is UNSET else spec.unit, spec.aggregate, spec.offset)
-            for name, spec in file.resources.items()
-        },
-        reference=_set(file.reference),
-        notes=Notes(_set(file.generator), _set(file.provenance), _set(file.meta), tuple(file.requires), extra),
-        **parts,
+    related = {} if find.faults else parts  # indices of names that are not there would mislead
+    return find.finish(
+        lambda: bare.replace(
+            loss=_loss(file.loss, bare),
+            minimize={file.minimize: 1.0} if isinstance(file.minimize, str) else dict(file.minimize),
+            budgets=tuple(_budget(row) for row in file.budgets),
+            score_specs=dict(file.scores),
+            resources={
+                name: Resource("1" if spec.unit is UNSET else spec.unit, spec.aggregate, spec.offset)
+                for name, spec in file.resources.items()
+            },
+            reference=_set(file.reference),
+            notes=Notes(_set(file.generator), _set(file.provenance), _set(file.meta), tuple(file.requires), extra),
+            **related,
+        )
     )
 
 

@@ -32,9 +32,9 @@ def random_rows(
     seed: int | Random,
     parts: Collection[str] = PARTS,
     *,
-    most_groups: int = 5,
+    most_groups: int = 6,
     most_choices: int = 4,
-    most_allocations: int = 260,
+    most_allocations: int = 300,
 ) -> dict[str, Any]:
     """One problem in the row form.
 
@@ -61,8 +61,8 @@ class _Draw:
     def problem(self, most_groups: int, most_choices: int, most_allocations: int) -> dict[str, Any]:
         rng = self.rng
         sizes: list[int] = []
-        for _ in range(rng.randint(1, most_groups)):
-            size = rng.randint(1, most_choices)
+        for _ in range(rng.choice([rng.randint(1, most_groups), most_groups])):
+            size = rng.choice([rng.randint(1, most_choices), most_choices])
             sizes.append(size if size * math.prod(sizes) <= most_allocations else 1)
         rng.shuffle(sizes)
         self.scores = ["s", "t", "u"][: rng.choice([1, 1, 2, 3]) if "several_scores" in self.parts else 1]
@@ -88,9 +88,9 @@ class _Draw:
         out["minimize"] = self._minimize(out)
         out["couplings"] = self._couplings()
         self.reference = Reference(out)
-        self.samples = [
-            tuple(rng.randrange(size) for size in sizes) for _ in range(6)
-        ]  # their totals make budgets that some allocation just keeps
+        drawn = [tuple(rng.randrange(size) for size in sizes) for _ in range(30)]
+        kept = [places for places in drawn if not self.reference.violations(places)]
+        self.samples = (kept + drawn)[:6]
         out["budgets"] = self._budgets(out)
         return out
 
@@ -261,8 +261,8 @@ class _Draw:
         names = [group["name"] for group in self.groups]
         everything = [[group["name"], c["name"]] for group in self.groups for c in group["choices"]]
         for _ in range(2):  # twice, so that they overlap at times
-            if self.may("same_choice", 0.2):
-                found.append({"kind": "same_choice", "groups": rng.sample(names, rng.randint(1, min(3, len(names))))})
+            if self.may("same_choice", 0.15):
+                found.append({"kind": "same_choice", "groups": rng.sample(names, rng.randint(min(2, len(names)), min(3, len(names))))})
         if self.may("max_distinct", 0.25):
             row: dict[str, Any] = {"kind": "max_distinct", "count": rng.randint(1, 3)}
             scope = rng.choice(["all", "groups", "tags"])
@@ -275,12 +275,12 @@ class _Draw:
                 row["ignore"] = rng.sample(LABELS, 1)
             found.append(row)
         for _ in range(2):
-            if self.may("cardinality", 0.2):
+            if self.may("cardinality", 0.13):
                 listed = rng.sample(everything, rng.randint(1, min(5, len(everything))))
                 kind = rng.choice(["at_most", "at_least", "exactly"])
                 found.append({"kind": kind, "choices": listed, "count": rng.randint(0, 3)})
         for _ in range(2):
-            if self.may("implies", 0.2):
+            if self.may("implies", 0.15):
                 found.append({"kind": "implies", "if": rng.choice(everything), "then": rng.choice(everything)})
         return found
 
@@ -315,11 +315,12 @@ class _Draw:
         return found
 
     def _limit(self, row: dict[str, Any], sign: int) -> float:
-        """Exactly what a sample uses (half the time), or around it, or out of reach."""
+        """Exactly what one sample uses (half the time the same one for all rows), or around it, or out of reach."""
         rng = self.rng
-        seen = sorted((self.reference.used(places, row) for places in self.samples), reverse=sign < 0)
-        tight = rng.choice(seen)
-        kind = rng.choice(["tight", "tight", "tight", "loose", "between", "just short", "far"])
+        uses = [self.reference.used(places, row) for places in self.samples]
+        tight = rng.choice([uses[0], rng.choice(uses)])
+        seen = sorted(uses, reverse=sign < 0)
+        kind = rng.choice(["tight"] * 5 + ["loose"] * 4 + ["between"] * 2 + ["just short", "far"])
         if kind == "tight":
             return tight
         if kind == "loose":

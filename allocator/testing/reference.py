@@ -122,7 +122,7 @@ class Reference:
         if self.exact[resource]:
             whole = [int(x) for x in counted]
             return max([int(offset), *whole]) if largest else int(offset) + sum(whole)
-        return max([offset, *counted]) if largest else math.fsum([offset, *counted])
+        return float(max([offset, *counted])) if largest else math.fsum([offset, *counted])
 
     def totals(self, places: Places) -> dict[str, float]:
         """Total of every resource."""
