@@ -6,6 +6,7 @@ finds its exact top in a handful of passes. Several rows: the ellipsoid method w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from allocator.statement import FloatArray, IntArray
 
 CHORDS = 60
 PASSES = 120
+FLAT = 1e-13  # an ellipsoid that is no thicker than this in the direction of a cut is done
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +124,10 @@ def _ellipsoid(linear: Linear, rows: list[Row]) -> tuple[list[float], list[Price
     reach = np.array([_reach(linear, r) for r in rows])
     low = np.array([-1.0 if r.lo is not None else 0.0 for r in rows])
     high = np.array([1.0 if r.hi is not None else 0.0 for r in rows])
+    largest = np.maximum.reduceat(np.where(linear.free, np.abs(linear.value), 0.0), linear.problem.indptr[:-1])
+    size = float(largest.sum())
     n = len(rows)
-    centre = (low + high) / 2 * 0.0
+    centre = np.zeros(n)
     shape = np.eye(n) * n
     best, best_prices, seen = -np.inf, [0.0] * n, []
     for _ in range(PASSES * n):
@@ -147,11 +151,10 @@ def _ellipsoid(linear: Linear, rows: list[Row]) -> tuple[list[float], list[Price
             cut = -gradient
             if not gradient.any():
                 break
-        norm = float(np.sqrt(max(cut @ shape @ cut, 0.0)))  # rounding may take a flat shape below 0
-        if norm <= 1e-12 * (1 + abs(best)) and not outside:
+        norm = math.sqrt(max(float(cut @ shape @ cut), 0.0))  # rounding may take a flat shape below 0
+        if norm <= (FLAT if outside else FLAT * size):
             break
-        alpha = min(max(depth / norm, 0.0) if norm else 0.0, 0.999)
-        centre, shape = _cut(centre, shape, cut / norm if norm else cut, alpha)
+        centre, shape = _cut(centre, shape, cut / norm, min(max(depth / norm, 0.0), 0.999))
     return best_prices, seen
 
 

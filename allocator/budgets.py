@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from allocator.statement import Budget, Number
 
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZES |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_FORM = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|bits?|[kmgt]?i?b)?$", re.IGNORECASE)
+_FORM = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|bits?|(?:[kmgt]i?)?b)?$", re.IGNORECASE)
 _HELP = "write a number, 12MB, 1.5GiB, 4.25bits or 25%, with min: before it for a lower limit"
 
 
@@ -39,7 +40,7 @@ def apply_budgets(
     if isinstance(budgets, Mapping):
         wanted = [(r, str(v)) for r, v in budgets.items()]
     else:
-        texts = [str(budgets)] if isinstance(budgets, str | int | float) else [str(b) for b in budgets]
+        texts = [str(budgets)] if isinstance(budgets, str | int | float | Real) else [str(b) for b in budgets]
         wanted = [_split(problem, text, resource) for text in texts]
     rows: dict[str, dict[str, Number]] = {}
     for name, text in wanted:
@@ -108,7 +109,7 @@ def _bits_per_weight(problem: Problem, resource: str, bits: float) -> Number:
     if problem.weights is None or (problem.weights < 0).any():
         g = 0 if problem.weights is None else int(np.argmin(problem.weights))
         raise UsageError(f"budget {resource}: bits per weight need `weights` everywhere; {_name(problem, g)} has none")
-    total = bits * int(problem.weights.sum())
+    total = bits * sum(problem.weights.tolist())
     return _tidy((total / 8 if spec.unit == "byte" else total) + spec.offset)
 
 

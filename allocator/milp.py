@@ -186,7 +186,8 @@ def _objective(
 ) -> tuple[Linear, FloatArray, float, list[tuple[float, FloatArray, float]]]:
     """The separable view, the summed part [N] with its constant, and (weight, column, floor) of each maximum."""
     if cap is not None or idle:
-        return _rows_only(problem, cap), np.zeros(problem.choice_count) if idle else problem.unary, 0.0, []
+        value = np.zeros(problem.choice_count) if idle else problem.unary
+        return replace(_rows_only(problem, cap), problem=problem, value=value), value, 0.0, []
     norm = problem.loss.aggregate == "pnorm" and problem.minimize.get("loss", 0.0) != 0.0
     if norm and list(problem.minimize) == ["loss"]:
         linear = linearise(problem)
@@ -208,7 +209,8 @@ def _objective(
         else:
             value = value + weight * column
             constant += 0.0 if name == "loss" else weight * offset
-    return _rows_only(problem, None), value, constant, maxima
+    linear = replace(_rows_only(problem, None), problem=problem, value=value, constant=constant)
+    return linear, value, constant, maxima
 
 
 def _backwards(what: str) -> UnsupportedError:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.evaluation import Outcome, lexicographic, lower, scale_of, upper
+from allocator.linear import Linear
+from allocator.local_search import cheapest, improved, repaired
 from allocator.milp import Milp, build
 from allocator.problem import Problem
 from allocator.protocols import Limits
@@ -160,8 +162,16 @@ class _Run:
     def minimise(self, program: Callable[[float | None], Milp], value: Callable[[Outcome], float]) -> _Stage:
         """Ask the engine until its bound and the best allocation meet, or something stops it."""
         model = program(None)
-        search = _Search(self, model, value)
-        return search.run(program)
+        if self.best is None and model.hopeless is None:
+            self._guess(model.linear)
+        return _Search(self, model, value).run(program)
+
+    def _guess(self, linear: Linear) -> None:
+        """Something to fall back on, and for the engine to start from, where local search finds it."""
+        first = cheapest(linear)
+        taken = None if first is None else repaired(linear, first)
+        if taken is not None:
+            self.offer(improved(linear, taken) - self.problem.indptr[:-1])
 
     def answer(self, claim: Claim | None, bound: float, limit: str | None) -> Answer:
         """The incumbent with what is claimed of it."""
@@ -184,12 +194,15 @@ class _Search:
         self.model = model
         self.value = value
         self.best: Outcome | None = None
+        self.best_is_cut = False
         self.bound = -math.inf
         self.exact = True  # until rows are tightened
         self.cuts = 0
 
     def run(self, program: Callable[[float | None], Milp]) -> _Stage:
         run = self.parent
+        if run.best is not None and self.model.variables_of(run.best.rows - run.problem.indptr[:-1]) is not None:
+            self.best = run.best
         run.size = run.size or {"variables": self.model.variables, "rows": sum(b.count for b in self.model.blocks)}
         while self.cuts <= ROUNDS + TIGHTENINGS:
             if self.model.hopeless is not None:
@@ -201,21 +214,26 @@ class _Search:
             if found.status == "infeasible":
                 return self._exhausted()
             outcome = None if found.x is None else self._take(self.model.choice_of(found.x))
-            if self._met(found) and not (self._blurred(found) and self._shrink(program)):
+            met = self._met(found)
+            if met and not self._blurred(found):
                 return self._end(closed=True)
             if found.status != "optimal" or outcome is None:
                 return self._end(limit="time")
-            if (outcome.feasible and not self.exact) or self._near_enough():
+            if self._near_enough() or (outcome.feasible and not self.exact):
                 return self._end()
-            if not self._shrink(program):
-                self._cut(outcome)
+            if self._shrink(program):
+                continue
+            if met:
+                return self._end(closed=True)
+            self._cut(outcome)
         return self._end()
 
     def _exhausted(self) -> _Stage:
-        """Nothing is left beside what was evaluated."""
-        if self.exact:
+        """Nothing is left beside what was cut off; an engine that overlooks the best we have proves nothing."""
+        closed = self.exact and (self.best is None or self.best_is_cut)
+        if closed:
             self.bound = math.inf if self.best is None else self.value(self.best)
-        return self._end(closed=self.exact)
+        return self._end(closed)
 
     def _end(self, closed: bool = False, limit: str | None = None) -> _Stage:
         return _Stage(self.best, self.bound, closed, limit)
@@ -227,11 +245,13 @@ class _Search:
         outcome = self.parent.offer(choice)
         if outcome.feasible and (self.best is None or self.value(outcome) < self.value(self.best)):
             self.best = outcome
+            self.best_is_cut = False
         return outcome
 
     def _hint(self) -> FloatArray | None:
-        best = self.best or self.parent.best
-        return None if best is None else self.model.vector_of(best.rows - self.parent.problem.indptr[:-1])
+        if self.best is None or self.best_is_cut:
+            return None
+        return self.model.vector_of(self.best.rows - self.parent.problem.indptr[:-1])
 
     def _met(self, found: Found) -> bool:
         """Take over the engine's bound; whether the best allocation is as good as any that it can mean.
@@ -284,6 +304,7 @@ class _Search:
         choice = outcome.rows - problem.indptr[:-1]
         self.cuts += 1
         self.parent.cuts += 1
+        self.best_is_cut |= self.best is not None and np.array_equal(outcome.rows, self.best.rows)
         broken = None if outcome.feasible else _broken_row(outcome)
         if broken is not None and self.cuts > ROUNDS:
             budget, excess = broken

@@ -204,8 +204,8 @@ def _start(reduced: Reduced, start: Mapping[str, str] | Sequence[int] | Solution
             raise UsageError(f"start: there is no {error.args[0]!r} (every group and choice must be named)") from None
         choice = rows - original.indptr[:-1]
     else:
-        choice = np.asarray(start, np.int64)
         try:
+            choice = np.asarray(start)
             original.evaluate(choice)
         except ValueError as error:
             raise UsageError(f"start: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allocator import registry
@@ -19,6 +20,7 @@ def profile(
     space: Space | None = None,
     profiler: str | object | Sequence[str | object] = ("ggn",),
     progress: Callable[[str, int, int], None] | None = None,
+    resume: str | Path | None = None,
 ) -> Problem:
     """Measure every choice of every layer and state the result as a problem; the model is left bit-identical.
 
@@ -27,6 +29,7 @@ def profile(
         space: choices per layer; default `Space.simple()`.
         profiler: names or instances; several add their scores to one problem, whose loss is the first one's first.
         progress: called as ``progress(stage, done, total)``.
+        resume: a folder for finished parts; what a killed run left there is not measured again.
 
     Raises:
         UsageError: an unknown profiler, data or a network that cannot be trusted; see `profilers._run`.
@@ -50,4 +53,5 @@ def profile(
             )
         problem: Problem = found[0].profile(workload, space or Space.simple())
         return problem
-    return run(shared, workload, space or Space.simple(), progress or silent)
+    folder = None if resume is None else Path(resume)
+    return run(shared, workload, space or Space.simple(), progress or silent, folder)

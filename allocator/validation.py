@@ -43,8 +43,9 @@ def _shape(p: Problem) -> Iterator[Fault]:
     if start.ndim != 1 or len(start) < 2 or start.dtype != np.int64:
         yield Fault("/groups", "there are no groups; a problem needs at least one")
         return
-    if start[0] != 0 or (np.diff(start) < 1).any():
-        g = 0 if start[0] != 0 else int(np.flatnonzero(np.diff(start) < 1)[0])
+    falls = start[1:] <= start[:-1]
+    if start[0] != 0 or falls.any():
+        g = 0 if start[0] != 0 else int(falls.argmax())
         yield Fault(pointer("groups", g, "choices"), "a group needs at least one choice")
         return
     if not p.scores:
@@ -68,6 +69,11 @@ def _shape(p: Problem) -> Iterator[Fault]:
 
 
 def _names(p: Problem) -> Iterator[Fault]:
+    tables = (p.group_names.explicit, p.choice_names.table, p.labels and p.labels.table, p.tags and p.tags.table)
+    try:
+        "".join(name for table in (p.scores, p.costs, p.stats, *tables) for name in table or ()).encode()
+    except UnicodeEncodeError as error:
+        yield Fault("/groups", f"a name holds {error.object[error.start]!r}, half a character; repair the text")
     for kind, known in (("score", p.scores), ("resource", p.costs)):
         for name in known:
             if name in ("", "loss"):

@@ -121,5 +121,10 @@ def provenance(digests: Mapping[Part, Sequence[str]], sha256: str, profilers: Se
         "model_sha256": sha256,
         **{part: {"n": len(found), "sample_digests": list(found)} for part, found in digests.items()},
         "profiler": [repr(profiler) for profiler in profilers],
-        "versions": {name: metadata.version(name) for name in ("compression-allocator", "torch", "numpy")},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that the numbers come from."""
+    return {name: metadata.version(name) for name in ("compression-allocator", "torch", "numpy")}

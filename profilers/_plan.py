@@ -16,6 +16,7 @@ from allocator.errors import UsageError
 from allocator.space import MenuItem, Space
 from allocator.tasks.batches import take
 from allocator.workload import Workload
+from profilers._parts import Parts
 from profilers._trace import trace
 
 
@@ -61,11 +62,15 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group."""
+    """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group.
+
+    ``parts`` keeps what is finished of a long measurement.
+    """
 
     workload: Workload
     targets: tuple[Target, ...]
     skipped: tuple[tuple[Unit, Layer], ...]
+    parts: Parts = field(default_factory=Parts)
 
 
 def plan(workload: Workload, space: Space) -> Plan:

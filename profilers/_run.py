@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from allocator.errors import AllocatorError, UsageError
@@ -10,7 +13,8 @@ from allocator.problem import Problem
 from allocator.space import Space
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
-from profilers._groups import model_sha256, provenance, rows
+from profilers._groups import model_sha256, provenance, rows, versions
+from profilers._parts import Parts
 from profilers._plan import Plan, plan
 from profilers._progress import Progress, silent
 from profilers._score import Score
@@ -42,13 +46,26 @@ class Profiler:
         return run((self,), workload, space, progress)
 
 
-def run(statistics: Sequence[Statistic], workload: Workload, space: Space, progress: Progress = silent) -> Problem:
-    """Measure all statistics on the same groups, choices and data; see `Profiler.profile`."""
-    return Problem.from_rows(measured_rows(statistics, workload, space, progress))
+def run(
+    statistics: Sequence[Statistic],
+    workload: Workload,
+    space: Space,
+    progress: Progress = silent,
+    resume: Path | None = None,
+) -> Problem:
+    """Measure all statistics on the same groups, choices and data; see `Profiler.profile`.
+
+    ``resume``: a folder for finished parts; those that a killed run left there are not measured again.
+    """
+    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume))
 
 
 def measured_rows(
-    statistics: Sequence[Statistic], workload: Workload, space: Space, progress: Progress = silent
+    statistics: Sequence[Statistic],
+    workload: Workload,
+    space: Space,
+    progress: Progress = silent,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """The same as plain data, in the row form of problem.json."""
     digests = workload.check()
@@ -57,6 +74,7 @@ def measured_rows(
     made_by: dict[str, str] = {}
     with untouched(workload.model):
         laid_out = plan(workload, space)
+        laid_out = replace(laid_out, parts=Parts(resume, _identity(laid_out, digests["calibration"], before)))
         for statistic in statistics:
             for name, score in statistic.measure(laid_out, progress).items():
                 if name in scores:
@@ -68,3 +86,9 @@ def measured_rows(
             "parameters. Load it anew, and make forward leave them alone"
         )
     return rows(laid_out, scores, made_by, provenance(digests, before, statistics))
+
+
+def _identity(laid_out: Plan, calibration: Sequence[str], model: str) -> str:
+    """What every part of a measurement depends on: weights, data, choices, versions."""
+    menus = [(target.name, [item.action.to_json() for item in target.menu]) for target in laid_out.targets]
+    return hashlib.sha256(repr((model, list(calibration), menus, versions())).encode()).hexdigest()

@@ -22,6 +22,7 @@ from allocator.tasks.protocol import Batch
 from profilers._backward import Backward, Changes
 from profilers._capture import captured
 from profilers._cotangent import half_hessian
+from profilers._parts import batch_seed
 from profilers._plan import Plan, Target
 from profilers._progress import Progress
 from profilers._project import Call
@@ -61,19 +62,18 @@ class Sketch:
         plan.workload.model.requires_grad_(False)
         batches = list(_batches(plan))
         changes = Changes(self.cache_bytes)
-        generator = torch.Generator(plan.targets[0].unit.weight.device).manual_seed(self.seed)
         full: dict[Target, list[Tensor]] = {target: [] for target in plan.targets}
         diagonal: dict[Target, list[Tensor]] = {target: [] for target in plan.targets}
         positions: list[Tensor] = []
         for done, batch in enumerate(batches):
-            passes: list[Backward] = []
-            for backward in self._passes(plan, batch, changes, generator):
-                passes.append(backward)
-                progress(self.name, done * self.passes + len(passes), len(batches) * self.passes)
-            positions.append(passes[0].positions)
-            for target in plan.targets:
-                full[target].append(torch.stack([b.projection(target).square() for b in passes]).mean(0))
-                diagonal[target].append(torch.stack([b.energy(target) for b in passes]).mean(0))
+            kept = plan.parts.take("sketch", self, done)
+            if kept is None:
+                kept = self._measured(plan, batch, changes, done, len(batches), progress)
+                plan.parts.keep(kept, "sketch", self, done)
+            positions.append(kept["positions"])
+            for place, target in enumerate(plan.targets):
+                full[target].append(kept[f"full/{place}"])
+                diagonal[target].append(kept[f"diagonal/{place}"])
         counts = torch.cat(positions)
         if len(counts) < 2:
             raise UsageError(
@@ -82,6 +82,22 @@ class Sketch:
             )
         per = plan.workload.task.per
         return _score(full, changes, counts, per), _score(diagonal, changes, counts, per) if self.diagonal else None
+
+    def _measured(
+        self, plan: Plan, batch: Batch, changes: Changes, done: int, batches: int, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Means over the passes of one batch: positions [N], and u² and Σ g²Δ² [N, C] of each target."""
+        device = plan.targets[0].unit.weight.device
+        generator = torch.Generator(device).manual_seed(batch_seed(self.seed, done))
+        passes: list[Backward] = []
+        for backward in self._passes(plan, batch, changes, generator):
+            passes.append(backward)
+            progress(self.name, done * self.passes + len(passes), batches * self.passes)
+        found = {"positions": passes[0].positions}
+        for place, target in enumerate(plan.targets):
+            found[f"full/{place}"] = torch.stack([b.projection(target).square() for b in passes]).mean(0)
+            found[f"diagonal/{place}"] = torch.stack([b.energy(target) for b in passes]).mean(0)
+        return found
 
     def _passes(self, plan: Plan, batch: Batch, changes: Changes, generator: torch.Generator) -> Iterator[Backward]:
         """The finished backward passes of one batch."""

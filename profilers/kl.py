@@ -59,7 +59,7 @@ class Kl(Profiler):
         with torch.no_grad():
             for done, recordings in self._chunks(plan, batches):
                 for place, target in enumerate(plan.targets):
-                    for key, more in _divergences(plan, target, recordings):
+                    for key, more in self._measured(plan, target, recordings, done):
                         cells.setdefault((target, key), []).extend(more)
                     finished = done * len(plan.targets) + (place + 1) * len(recordings)
                     progress("kl", finished, len(batches) * len(plan.targets))
@@ -73,6 +73,20 @@ class Kl(Profiler):
                 per=plan.workload.task.per,
             )
         }
+
+    def _measured(
+        self, plan: Plan, target: Target, recordings: list[Recording], done: int
+    ) -> Iterator[tuple[int, list[Cell]]]:
+        """`_divergences`, or what an earlier run kept of them."""
+        key = ("kl", self, target.name, done, len(recordings))
+        kept = plan.parts.take(*key)
+        if kept is None:
+            found = [cells for _, cells in _divergences(plan, target, recordings)]
+            sums, counts = ([torch.cat([cell[i] for cell in cells]) for cells in found] for i in (0, 1))
+            kept = {"sum": torch.stack(sums), "count": torch.stack(counts)}
+            plan.parts.keep(kept, *key)
+        for place, cell in enumerate(zip(kept["sum"], kept["count"], strict=True)):
+            yield place, [cell]
 
     def _batches(self, workload: Workload) -> Iterator[Batch]:
         left = self.samples

@@ -82,6 +82,7 @@ class _Mover:
         self.priced = linear.value.copy()
         for row, column in zip(linear.rows, self.columns, strict=True):
             self.priced += (values[row.budget] if row.budget < len(values) else 0.0) * column
+        self.least = 1e-12 * float(np.abs(self.priced).max()) or 1.0  # so that what costs nothing has a finite ratio
 
     def uses(self, rows: IntArray) -> list[float]:
         return [float(c[rows].sum()) for c in self.columns]
@@ -109,7 +110,7 @@ class _Mover:
             excess, now = self._excess(after), self._excess(uses)
             if now > 0:
                 mend = now - excess
-                price = np.maximum(self.priced - self.priced[here], 0.0) + 1e-300
+                price = np.maximum(self.priced - self.priced[here], 0.0) + self.least
                 score = np.where(self.linear.free & (mend > 1e-15 * now), mend / price, -np.inf)
             else:
                 saved = self.linear.value[here] - self.linear.value

@@ -20,7 +20,8 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import FloatArray, IntArray, Number
 
-FINE = 40  # a group's range in the objective becomes at least 2^40 steps
+FINE = 40  # a group's range in the objective becomes at least 2^40 steps,
+TOTAL = 52  # or the sum of all ranges 2^52, where that is finer
 ROOM = 2.0**60  # largest sum that CP-SAT is handed; it refuses what could pass 2^63
 FLOAT_ROOM = 50  # a float row's largest sum becomes about 2^50 steps
 
@@ -53,6 +54,7 @@ def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[
     parameters = solver.parameters
     parameters.num_workers = limits.threads or 1
     parameters.random_seed = limits.seed
+    parameters.linearization_level = 2  # with one worker the relaxation decides: ten times quicker on noisy losses
     parameters.absolute_gap_limit = 0.0
     parameters.relative_gap_limit = limits.gap
     parameters.presolve_inclusion_work_limit = 0  # else 9.15 may prove a wrong optimum (google/or-tools issue 5293)
@@ -91,7 +93,7 @@ class _Program:
         if np.array_equal(np.floor(value), value) and total < 2.0**53:
             self.steps = 1.0
         else:
-            fine = FINE + 1 - math.frexp(widest)[1]
+            fine = max(FINE + 1 - math.frexp(widest)[1], TOTAL - math.frexp(total)[1])
             self.steps = math.ldexp(1.0, min(fine, math.frexp(ROOM / total)[1] - 1))
         self.objective = np.rint(value * self.steps).astype(np.int64)
         self.error = math.fsum(self._sizes(np.abs(value - self.objective / self.steps)))

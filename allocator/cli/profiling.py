@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +22,7 @@ def profile_command(
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
     budget: Annotated[list[str] | None, typer.Option(help="Written into the problem; r=V.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the parts that a killed run left.")] = False,
 ) -> None:
     """Measure every choice of every layer and write the problem."""
     from allocator.budgets import apply_budgets
@@ -42,10 +45,15 @@ def profile_command(
     statistics = profilers(profiler)
     require_writable(out)
     workload = load_workload(model)
+    parts = None if out == "-" else Path(f"{out}.parts")
+    if parts is not None and parts.exists() and not resume:
+        shutil.rmtree(parts)
     with progress() as tick:
-        problem = profile(workload, choices, statistics, progress=tick)
+        problem = profile(workload, choices, statistics, progress=tick, resume=parts)
     problem = apply_budgets(problem, budget)
     save_problem(problem, out)
+    if parts is not None:
+        shutil.rmtree(parts, ignore_errors=True)
     if out != "-":
         scores = ", ".join(problem.scores)
         say(f"{out}: {problem.group_count} groups, {problem.choice_count} choices, scores {scores}")

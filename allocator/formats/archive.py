@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from allocator.errors import Fault, ProblemError
 
 MOST_BYTES = 16 * 2**30
+HARMLESS_BYTES = 2**30  # beyond it an archive may not unpack to more than MOST_RATIO times its size
+MOST_RATIO = 100
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -28,13 +30,15 @@ def read_arrays(data: bytes, where: str, what: str = "problem") -> dict[str, NDA
 
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except Exception as error:  # zipfile promises no list of what a damaged directory makes it raise
         raise fault("", f"is not an npz archive ({error}); it may be truncated") from None
     with archive:
         members = archive.infolist()
         total = sum(m.file_size for m in members)
         if total > MOST_BYTES:
             raise fault("", f"unpacks to {total} bytes, more than {MOST_BYTES}; split the problem")
+        if total > max(HARMLESS_BYTES, MOST_RATIO * len(data)):
+            raise fault("", f"unpacks to {total} bytes, over {MOST_RATIO} times its size; store it uncompressed")
         out: dict[str, NDArray[Any]] = {}
         for member in members:
             name = member.filename.removesuffix(".npy")
@@ -44,8 +48,8 @@ def read_arrays(data: bytes, where: str, what: str = "problem") -> dict[str, NDA
                 out[name] = _read(archive, member)
             except ValueError as error:
                 raise fault(name, str(error)) from None
-            except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-                raise fault(name, f"cannot be unpacked: {error}") from None
+            except Exception as error:  # whatever damaged or hostile bytes make zipfile, zlib or numpy raise
+                raise fault(name, f"cannot be unpacked: {error or type(error).__name__}") from None
         return out
 
 
@@ -68,7 +72,8 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         body = stream.read(expected)
     if len(body) != expected:
         raise ValueError("is truncated")
-    return np.frombuffer(body, dtype).reshape(shape)
+    array = np.frombuffer(body, dtype).reshape(shape)
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
 def write_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -34,7 +34,7 @@ def problem_from_columns(file: types.ProblemFile, extra: Mapping[str, Any], fold
     assert spec is not UNSET
     if folder is None:
         raise ProblemError([Fault("/columns/file", "a problem with columns cannot be read from standard input")])
-    if PurePosixPath(spec.file).name != spec.file or spec.file in ("", ".", "..") or "\\" in spec.file:
+    if PurePosixPath(spec.file).name != spec.file or spec.file in ("", ".", "..") or {"\\", "\0"} & set(spec.file):
         raise ProblemError([Fault("/columns/file", f"{spec.file!r} must be a plain file name in the same folder")])
     try:
         data = (folder / spec.file).read_bytes()
@@ -80,14 +80,26 @@ class _Reader:
             raise self.fail(name, f"holds codes outside −1 … {len(table) - 1}, the table in the header")
         return codes
 
+    def distinct(self, name: str, table: Any) -> None:
+        """A string that stands twice would have two codes."""
+        seen: set[str] = set()
+        for i, string in enumerate(() if table is UNSET else table):
+            if string in seen:
+                raise ProblemError([Fault(f"/columns/{name}/{i}", f"{string!r} stands twice in the table")])
+            seen.add(string)
+
     def problem(self, spec: types.ColumnsSpec, file: types.ProblemFile) -> tuple[Problem, list[Interaction]]:
         indptr = self.take("indptr", ("int64",), (None,))
         groups = len(indptr) - 1
-        if groups < 1 or indptr[0] != 0 or (np.diff(indptr) < 1).any():
+        if groups < 1 or indptr[0] != 0 or (indptr[1:] <= indptr[:-1]).any():
             raise self.fail("indptr", "must start at 0 and rise: every group needs at least one choice")
         count = int(indptr[-1])
         numbers = ("int64", "float64")
         scores = self.named("score", ("float64",), (count,))
+        if not scores:  # from here on `count` is known to be as large as an array that is there
+            raise self.fail("score", "is missing; at least one score/<name> is needed")
+        for name in ("choice_names", "labels", "tags", "modules"):
+            self.distinct(name, getattr(spec, name))
         names = self._group_names(groups)
         choice_table = tuple(spec.choice_names) if spec.choice_names is not UNSET else ()
         choice = self._optional_code("choice_name", choice_table, count)
@@ -142,7 +154,7 @@ class _Reader:
             return None
         indptr = self.take(f"{name}/indptr", ("int64",), (groups + 1,))
         strings = tuple(table) if table is not UNSET else ()
-        if indptr[0] != 0 or (np.diff(indptr) < 0).any():
+        if indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any():
             raise self.fail(f"{name}/indptr", "must start at 0 and never fall")
         codes = self.coded(f"{name}/code", strings, int(indptr[-1]))
         kept = codes >= 0
@@ -182,6 +194,8 @@ def problem_to_columns(p: Problem, npz_name: str) -> tuple[bytes, bytes]:
     for prefix, columns in (("score", p.scores), ("stderr", p.stderr), ("remainder", p.remainder), ("cost", p.costs)):
         arrays |= {f"{prefix}/{name}": column for name, column in columns.items()}
     arrays |= {f"stats/{name}": column for name, column in p.stats.items()}
+    if any("\0" in name for name in arrays):
+        raise ProblemError([Fault("/groups", "a name with a zero byte does not fit the columns form")])
     for name, column in p.stats.items():
         if np.isnan(column).any():
             raise ProblemError([Fault("/groups", f"stat {name!r} is missing in some groups; columns need all or none")])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -26,17 +28,22 @@ def decode(data: bytes, kind: type[T], what: str) -> T:
         ProblemError: up to 100 faults with JSON pointers.
     """
     try:
+        return _decode(data, kind, what)
+    except RecursionError:
+        raise ProblemError([Fault("", "is nested too deeply to be read")], what) from None
+
+
+def _decode(data: bytes, kind: type[T], what: str) -> T:
+    try:
         _refuse_duplicates(data.decode(), what)
         top = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except ProblemError:
         raise
-    except RecursionError:
-        raise ProblemError([Fault("", "is nested too deeply to be read")], what) from None
     except msgspec.ValidationError:
         raise ProblemError([Fault("", "must be one JSON object")], what) from None
     except ValueError as error:  # of json, msgspec and the text codec
         raise ProblemError([Fault("", _malformed(data, error))], what) from None
-    known = {f.encode_name for f in msgspec.structs.fields(kind)}
+    known = {f.encode_name for f in _fields(kind)}
     faults = _identity(top, kind) or [
         Fault(pointer(key), "is not a key of the format; free keys start with 'x-' or go into 'meta'")
         for key in top
@@ -52,7 +59,7 @@ def decode(data: bytes, kind: type[T], what: str) -> T:
 
 def _identity(top: dict[str, msgspec.Raw], kind: type[msgspec.Struct]) -> list[Fault]:
     """A file of another format or version says only that: its other faults would be noise."""
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for key in ("format", "version"):
         wanted = get_args(hints[key])[0]
         if key not in top:
@@ -124,8 +131,8 @@ def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 def _duplicates(data: str) -> Iterator[Fault]:
     def keep(pairs: list[tuple[str, Any]]) -> _Twice:
         found = _Twice(pairs)
-        keys = [k for k, _ in pairs]
-        found.keys_twice = tuple(sorted({k for k in keys if keys.count(k) > 1})) if len(found) < len(keys) else ()
+        if len(found) < len(pairs):
+            found.keys_twice = tuple(sorted(k for k, n in Counter(k for k, _ in pairs).items() if n > 1))
         return found
 
     def walk(tree: Any, path: Path) -> Iterator[Fault]:
@@ -164,8 +171,8 @@ def _collect(raw: msgspec.Raw, expected: Any, path: Path) -> Iterator[Fault]:
 
 
 def _collect_struct(parts: dict[str, msgspec.Raw], kind: type[msgspec.Struct], path: Path) -> Iterator[Fault]:
-    hints = get_type_hints(kind, include_extras=True)
-    fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+    hints = _hints(kind)
+    fields = {f.encode_name: f for f in _fields(kind)}
     tag_field = kind.__struct_config__.tag_field
     for key, value in parts.items():
         if key in fields:
@@ -175,6 +182,16 @@ def _collect_struct(parts: dict[str, msgspec.Raw], kind: type[msgspec.Struct], p
     for key, f in fields.items():
         if f.required and key not in parts:
             yield Fault(pointer(*path, key), "is missing")
+
+
+@cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
 
 
 def _is_struct(kind: Any) -> bool:

@@ -24,17 +24,16 @@ def content_sha256(p: Problem) -> str:
         digest.update(f"{name}:{len(data)}:".encode() + data)
 
     def array(name: str, values: NDArray[Any]) -> None:
-        plain = np.ascontiguousarray(values)
+        plain = np.ascontiguousarray(values + 0.0 if values.dtype.kind == "f" else values)  # −0 is 0
         digest.update(f"{name}:{plain.dtype.str}:{plain.shape}:".encode())
         digest.update(plain.data)
 
     def coded(name: str, column: Coded) -> None:
         used = np.flatnonzero(np.bincount(column.code)).tolist()
-        strings = sorted(column.table[c] for c in used)
+        place = {string: i for i, string in enumerate(sorted({column.table[c] for c in used}))}
         rank = np.zeros(len(column.table), np.int32)
-        for place, string in enumerate(strings):
-            rank[column.table.index(string)] = place
-        text(f"{name} table", strings)
+        rank[used] = [place[column.table[c]] for c in used]
+        text(f"{name} table", list(place))
         array(name, rank[column.code])
 
     def ragged(name: str, column: Ragged | None) -> None:

@@ -79,11 +79,9 @@ def complete(
     for name in file.requires:
         if name not in MEANING:
             find.faults.append(Fault("/requires", f"asks for {name!r}, which this version does not know; upgrade"))
-    for name in (*file.scores, *file.resources):
-        if name not in bare.scores and name not in bare.costs:
-            find.faults.append(
-                Fault(pointer("scores" if name in file.scores else "resources", name), "no choice has it; remove it")
-            )
+    for part, declared, carried in (("scores", file.scores, bare.scores), ("resources", file.resources, bare.costs)):
+        missing = [name for name in declared if name not in carried]
+        find.faults += [Fault(pointer(part, name), "no choice has it; remove it") for name in missing]
     for name, spec in file.scores.items():
         if "target" in spec and spec["target"] not in TARGETS:
             find.faults.append(Fault(pointer("scores", name, "target"), f"must be one of {', '.join(TARGETS)}"))

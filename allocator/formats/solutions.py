@@ -35,13 +35,18 @@ def solution_to_json(solution: Solution, *, choices: bool = True) -> dict[str, A
 
 def solution_bytes(solution: Solution) -> bytes:
     """The bytes of solution.json."""
-    return msgspec.json.format(msgspec.json.encode(solution_to_json(solution)), indent=1) + b"\n"
+    return msgspec.json.format(_encode(solution_to_json(solution)), indent=1) + b"\n"
+
+
+def _encode(head: dict[str, Any]) -> bytes:
+    """JSON; what a backend put among its options and statistics becomes a number or its text."""
+    return msgspec.json.encode(head, enc_hook=lambda x: x.item() if isinstance(x, np.generic) else str(x))
 
 
 def save_solution(solution: Solution, path: str | Path) -> None:
     """Write solution.json, or for a path that ends in .npz: `choice` int32[G] and `head`, the rest as JSON bytes."""
     if str(path).endswith(".npz"):
-        head = np.frombuffer(msgspec.json.encode(solution_to_json(solution, choices=False)), np.uint8)
+        head = np.frombuffer(_encode(solution_to_json(solution, choices=False)), np.uint8)
         taken = np.zeros(0, np.int32) if solution.allocation is None else solution.allocation.choice
         write_bytes(path, write_arrays({"choice": taken, "head": head}))
         return
@@ -63,7 +68,12 @@ def load_solution(path: str | Path, problem: Problem | None = None) -> types.Sol
         raise ProblemError([Fault(str(path), "must hold choice int32[G] and head uint8")], "solution")
     file = decode(head.tobytes(), types.SolutionFile, "solution")
     if len(choice) and problem is not None:
-        problem.evaluate(choice)
+        try:
+            problem.evaluate(choice)
+        except ValueError as error:
+            raise ProblemError(
+                [Fault(f"{path}:choice", f"does not belong to this problem: {error}")], "solution"
+            ) from None
         whole = Solution(status=file.status, allocation=Allocation(problem, choice))
         file.choices = dict(whole.choices)
         file.actions = {g: dict(a) for g, a in whole.actions.items()}

@@ -74,9 +74,7 @@ class _Draw:
         cost = {r: self._cost_numbers() for r in self.resources}
         own_labels, errors = self.may("labels", 0.3), self.may("stderr", 0.4)
         plain = rng.random() < 0.5  # every group has the same choices, as in practice
-        out["groups"] = [
-            self._group(g, size, score, cost, own_labels, errors, plain) for g, size in enumerate(sizes)
-        ]
+        out["groups"] = [self._group(g, size, score, cost, own_labels, errors, plain) for g, size in enumerate(sizes)]
         self.groups = out["groups"]
         out["loss"] = self._loss(errors)
         self._nonnegative(out)
@@ -213,13 +211,14 @@ class _Draw:
                     choice["score"] = {s: abs(v) for s, v in choice["score"].items()}
 
     def _interactions(self) -> list[dict[str, Any]]:
-        rng, found = self.rng, []
+        rng = self.rng
+        found: list[dict[str, Any]] = []
         if self.may("pairs", 0.25) and len(self.groups) > 1:
             pairs = []
             for _ in range(rng.randint(1, 6)):
                 a, b = rng.sample(self.groups, 2)
-                value = (rng.random() * 2 - 1) * self.scale if rng.random() < 0.7 else rng.choice([-1, 0, 1]) * self.scale
-                pairs.append({"a": self._place(a), "b": self._place(b), "value": value})
+                value = rng.random() * 2 - 1 if rng.random() < 0.7 else rng.choice([-1, 0, 1])
+                pairs.append({"a": self._place(a), "b": self._place(b), "value": value * self.scale})
             found.append({"score": rng.choice(self.scores), "pairs": pairs})
         if self.may("basis", 0.25):
             rank = rng.randint(1, 3)
@@ -230,9 +229,8 @@ class _Draw:
                     if rng.random() < 0.8:
                         vector = [rng.random() * 2 - 1 for _ in range(rank)]
                         vectors.setdefault(group["name"], {})[choice["name"]] = vector
-            found.append(
-                {"score": rng.choice(self.scores), "basis": {"eigenvalues": eigenvalues, "vectors": vectors}}
-            )
+            basis = {"eigenvalues": eigenvalues, "vectors": vectors}
+            found.append({"score": rng.choice(self.scores), "basis": basis})
         return found
 
     def _place(self, group: dict[str, Any]) -> list[str]:
@@ -257,39 +255,43 @@ class _Draw:
         return mixture
 
     def _couplings(self) -> list[dict[str, Any]]:
-        rng, found = self.rng, []
+        rng = self.rng
+        found: list[dict[str, Any]] = []
         names = [group["name"] for group in self.groups]
         everything = [[group["name"], c["name"]] for group in self.groups for c in group["choices"]]
         for _ in range(2):  # twice, so that they overlap at times
             if self.may("same_choice", 0.15):
-                found.append({"kind": "same_choice", "groups": rng.sample(names, rng.randint(min(2, len(names)), min(3, len(names))))})
+                members = rng.sample(names, min(rng.randint(2, 3), len(names)))
+                found += [{"kind": "same_choice", "groups": members}]
+            if self.may("cardinality", 0.13):
+                listed = rng.sample(everything, rng.randint(1, min(5, len(everything))))
+                kind = rng.choice(["at_most", "at_least", "exactly"])
+                found += [{"kind": kind, "choices": listed, "count": rng.randint(0, 3)}]
+            if self.may("implies", 0.15):
+                found += [{"kind": "implies", "if": rng.choice(everything), "then": rng.choice(everything)}]
         if self.may("max_distinct", 0.25):
             row: dict[str, Any] = {"kind": "max_distinct", "count": rng.randint(1, 3)}
             scope = rng.choice(["all", "groups", "tags"])
-            tags = sorted({t for group in self.groups for t in group.get("tags", [])})
+            tags = self._tags()
             if scope == "groups":
                 row["groups"] = rng.sample(names, rng.randint(1, len(names)))
             elif scope == "tags" and tags:
                 row["tags"] = [rng.choice(tags)]
             if rng.random() < 0.3:
                 row["ignore"] = rng.sample(LABELS, 1)
-            found.append(row)
-        for _ in range(2):
-            if self.may("cardinality", 0.13):
-                listed = rng.sample(everything, rng.randint(1, min(5, len(everything))))
-                kind = rng.choice(["at_most", "at_least", "exactly"])
-                found.append({"kind": kind, "choices": listed, "count": rng.randint(0, 3)})
-        for _ in range(2):
-            if self.may("implies", 0.15):
-                found.append({"kind": "implies", "if": rng.choice(everything), "then": rng.choice(everything)})
+            found += [row]
         return found
+
+    def _tags(self) -> list[str]:
+        return sorted({tag for group in self.groups for tag in group.get("tags", [])})
 
     # -- budgets --------------------------------------------------------------------------------------------------
 
     def _budgets(self, out: dict[str, Any]) -> list[dict[str, Any]]:
-        rng, found = self.rng, []
+        rng = self.rng
+        found: list[dict[str, Any]] = []
         most = rng.choice([0, 1, 1, 1, 2, 3]) if "several_budgets" in self.parts else rng.choice([0, 1, 1, 1, 1])
-        tags = sorted({t for group in self.groups for t in group.get("tags", [])})
+        tags = self._tags()
         for _ in range(most):
             kind = rng.choice(["resource", "resource", "resource", "score", "loss"])
             row: dict[str, Any]
@@ -323,10 +325,12 @@ class _Draw:
         kind = rng.choice(["tight"] * 5 + ["loose"] * 4 + ["between"] * 2 + ["just short", "far"])
         if kind == "tight":
             return tight
-        if kind == "loose":
-            return seen[-1] + sign * rng.randint(0, 3) * (abs(seen[-1]) // 8 if isinstance(seen[-1], int) else self.scale)
+        first, last = seen[0], seen[-1]
         if kind == "between":
-            return (seen[0] + seen[-1]) / 2
+            return (first + last) / 2
+        whole = isinstance(first, int)
+        if kind == "loose":
+            return last + sign * rng.randint(0, 3) * (abs(last) // 8 if whole else self.scale)
         if kind == "just short":
-            return tight - sign if isinstance(tight, int) else tight - sign * abs(tight) * 3e-12
-        return seen[0] - sign * (abs(seen[0]) // 3 + 1 if isinstance(seen[0], int) else abs(seen[0]) / 3 + self.scale / 9)
+            return tight - sign * (1 if whole else abs(tight) * 3e-12)
+        return first - sign * (abs(first) // 3 + 1 if whole else abs(first) / 3 + self.scale / 9)

@@ -1,0 +1,173 @@
+"""The core check: proves optima, and never a worse allocation, whatever prices it is handed."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allocator.bounds import find_prices
+from allocator.checks.core import CoreCheck, exhaust
+from allocator.errors import UnsupportedError
+from allocator.evaluation import scale_of
+from allocator.linear import Linear, linearise
+from allocator.problem import Problem
+from allocator.testing.claims import tolerance
+from allocator.testing.depth import times
+from allocator.testing.random_problems import LINEAR, random_rows
+from allocator.testing.reference import Reference
+
+WILD = [math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, -5e-324, 0.0]
+PARTS = LINEAR | {"pnorm_loss", "loss_budgets"}
+
+
+def attempt(linear: Linear, prices: tuple[float, ...], objective: float) -> CoreCheck:
+    """As the core calls it: is `objective` within 1e-12·S of the optimum?"""
+    total = linear.total(objective)
+    allowed = total - linear.total(objective - 1e-12 * scale_of(linear.problem))
+    return exhaust(linear, prices, total, allowed)
+
+
+def prices_of(rng: Random, linear: Linear, count: int) -> tuple[float, ...]:
+    kind = rng.random()
+    if kind < 0.3:
+        return find_prices(linear).values
+    size = float(np.abs(linear.value).max()) or 1.0
+    return tuple(
+        rng.choice(WILD) if rng.random() < 0.2 else rng.choice([1, -1]) * size * 10.0 ** rng.uniform(-15, 3)
+        for _ in range(max(0, count + rng.choice([0, 0, 0, -1, 1])))
+    )
+
+
+def cases(parts: frozenset[str], count: int) -> Any:
+    for seed in range(count):
+        rows = random_rows(seed, parts, most_allocations=80)
+        reference = Reference(rows)
+        try:
+            linear = linearise(Problem.from_rows(rows))
+        except UnsupportedError:
+            continue
+        yield seed, linear, reference
+
+
+def test_never_proves_a_worse_allocation() -> None:
+    rng = Random(0)
+    tried = 0
+    for seed, linear, reference in cases(PARTS, times(500)):
+        best, slip = reference.best, tolerance(reference)
+        if best is None:
+            continue
+        worse = sorted({o for o in map(reference.objective, reference.feasible) if o > best.objective + 1.1 * slip})
+        for objective in worse[:1] + rng.sample(worse, min(2, len(worse))):
+            for _ in range(3):
+                prices = prices_of(rng, linear, len(reference.rows["budgets"]))
+                check = attempt(linear, prices, objective)
+                assert not check.proved, (seed, prices, objective, best.objective)
+                tried += 1
+    assert tried > 1000
+
+
+def test_proves_every_optimum_under_good_prices() -> None:
+    proved = total = 0
+    for seed, linear, reference in cases(LINEAR, times(500)):
+        if reference.best is None:
+            continue
+        check = attempt(linear, find_prices(linear).values, reference.best.objective)
+        assert check.proved or check.better is not None, seed  # better: kept by the rounding of a float row only
+        proved += check.proved
+        total += 1
+    assert proved >= 0.995 * total > 100
+
+
+def test_proves_optima_under_bad_prices_too_since_it_exhausts() -> None:
+    rng = Random(3)
+    proved = total = 0
+    for _, linear, reference in cases(LINEAR, times(300)):
+        if reference.best is None:
+            continue
+        total += 1
+        prices = prices_of(rng, linear, len(reference.rows["budgets"]))
+        proved += attempt(linear, prices, reference.best.objective).proved
+    assert proved >= 0.99 * total > 100
+
+
+def _knapsack(rng: Random, groups: int, choices: int, tightness: float) -> Problem:
+    costs = np.array([sorted(rng.sample(range(1000), choices)) for _ in range(groups)])
+    scores = np.array([sorted((rng.random() for _ in range(choices)), reverse=True) for _ in range(groups)])
+    low, high = costs.min(axis=1).sum(), costs.max(axis=1).sum()
+    return Problem.from_arrays(scores, costs, budgets={"cost": int(low + tightness * (high - low))})
+
+
+def _by_dynamic_programme(problem: Problem) -> float:
+    """Least loss for every use up to the budget; integers only."""
+    limit = int(problem.budgets[0].max or 0)
+    table = np.full(limit + 1, np.inf)
+    table[0] = 0.0
+    for group in range(problem.group_count):
+        rows = range(*problem.indptr[group : group + 2].tolist())
+        new = np.full(limit + 1, np.inf)
+        for row in rows:
+            cost = int(problem.costs["cost"][row])
+            if cost <= limit:
+                np.minimum(new[cost:], table[: limit + 1 - cost] + problem.unary[row], out=new[cost:])
+        table = new
+    return float(table.min())
+
+
+@pytest.mark.parametrize("tightness", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("groups", [12, 30])
+def test_larger_knapsacks_against_a_dynamic_programme(groups: int, tightness: float) -> None:
+    rng = Random(groups)
+    for _ in range(times(3)):
+        problem = _knapsack(rng, groups, 6, tightness)
+        linear = linearise(problem)
+        best = _by_dynamic_programme(problem)
+        prices = find_prices(linear).values
+        assert attempt(linear, prices, best + 1e-13 * best).proved
+        found = attempt(linear, prices, best + 1e-6)
+        assert not found.proved
+        assert found.better == pytest.approx(best, rel=1e-6)
+
+
+def test_gives_up_when_there_are_too_many_states() -> None:
+    problem = _knapsack(Random(0), 25, 6, 0.5)
+    linear = linearise(problem)
+    check = exhaust(linear, (0.0,), _by_dynamic_programme(problem), 0.0, most_states=1000)
+    assert not check.proved
+    assert check.better is None
+    assert check.states > 1000
+
+
+def test_huge_integers_are_compared_as_integers() -> None:
+    """2^53 + 1 and 2^53 are one float: the cheaper allocation must be told from the one over the budget."""
+    costs = np.array([[2**53 + 1, 2**53], [1, 0]])
+    scores = np.array([[0.0, 1.0], [0.0, 5.0]])
+    problem = Problem.from_arrays(scores, costs, budgets={"cost": 2**53 + 1})
+    linear = linearise(problem)
+    for prices in ((0.0,), (1e-3,), (2.0,)):
+        assert attempt(linear, prices, 1.0).proved
+        assert not attempt(linear, prices, 5.0).proved
+
+
+def test_powers_that_vanish_prove_nothing() -> None:
+    groups = [
+        {
+            "name": "g",
+            "choices": [{"name": n, "cost": {"c": 1}, "score": {"s": s}} for n, s in (("a", 1e-7), ("b", 5e-8))],
+        },
+        {
+            "name": "h",
+            "choices": [{"name": n, "cost": {"c": c}, "score": {"s": s}} for n, c, s in (("a", 0, 0), ("b", 9, 1))],
+        },
+    ]
+    rows = {
+        "format": "allocation-problem",
+        "version": 1,
+        "groups": groups,
+        "loss": {"terms": {"s": 1.0}, "aggregate": "pnorm", "p": 60},
+        "budgets": [{"resource": "c", "max": 5}],
+    }
+    assert not attempt(linearise(Problem.from_rows(rows)), (0.0,), 1e-7).proved

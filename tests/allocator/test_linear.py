@@ -1,0 +1,97 @@
+"""The separable view: sums over it are the problem's own sums, and its rows let every feasible allocation through."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allocator import features
+from allocator.errors import UnsupportedError
+from allocator.linear import linearise
+from allocator.problem import Problem
+from allocator.testing.claims import tolerance
+from allocator.testing.depth import times
+from allocator.testing.random_problems import LINEAR, random_rows
+from allocator.testing.reference import Reference
+
+SEPARABLE = LINEAR | features.LINEAR | {"pnorm_loss", "loss_budgets", "lower_budgets", "max_resource", "stderr"}
+
+
+def test_values_and_rows_say_what_the_problem_says() -> None:
+    checked = 0
+    for seed in range(times(400)):
+        rows = random_rows(seed, SEPARABLE, most_allocations=60)
+        problem, reference = Problem.from_rows(rows), Reference(rows)
+        try:
+            linear = linearise(problem)
+        except UnsupportedError:
+            assert problem.features & {"max_resource", "pnorm_loss"}
+            continue
+        feasible = set(reference.feasible)
+        for places in reference.allocations():
+            taken = problem.indptr[:-1] + np.array(places)
+            total = math.fsum(linear.value[taken].tolist())
+            assert linear.objective(total) == pytest.approx(
+                reference.objective(places), rel=1e-12, abs=tolerance(reference) + 1e-300
+            )
+            kept = bool(linear.free[taken].all())
+            for row in linear.rows:
+                use = math.fsum(row.column[taken].tolist()) if not row.exact else sum(row.column[taken].tolist())
+                kept &= (row.hi is None or use <= row.hi) and (row.lo is None or use >= row.lo)
+            assert kept or places not in feasible
+            if kept and places not in feasible:  # only by the rounding of float limits
+                assert any(not row.exact for row in linear.rows)
+            checked += 1
+    assert checked > 3000
+
+
+def test_totals_and_objectives_are_inverse() -> None:
+    for seed in range(100):
+        problem = Problem.from_rows(random_rows(seed, LINEAR | {"pnorm_loss"}))
+        try:
+            linear = linearise(problem)
+        except UnsupportedError:
+            continue
+        for total in (0.25, 1.0, 3.5):
+            back = linear.total(linear.objective(total))
+            size = abs(linear.constant) + 3.5
+            assert back == pytest.approx(total, rel=1e-9, abs=1e-12 * size) or not linear.scale
+
+
+def _norm(minimize: Any) -> dict[str, Any]:
+    groups = [
+        {"name": n, "choices": [{"name": str(k), "cost": {"c": k}, "score": {"s": 3.0 - k}} for k in range(3)]}
+        for n in "gh"
+    ]
+    loss = {"terms": {"s": 1.0}, "aggregate": "pnorm", "p": 2}
+    return {"format": "allocation-problem", "version": 1, "groups": groups, "loss": loss, "minimize": minimize}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 2.0])
+def test_a_weight_on_a_p_norm_counts(weight: float) -> None:
+    linear = linearise(Problem.from_rows(_norm({"loss": weight})))
+    assert linear.objective(math.fsum(linear.value[[0, 3]].tolist())) == pytest.approx(weight * math.sqrt(18))
+
+
+@pytest.mark.parametrize("minimize", [{"loss": -1.0}, {"loss": 1.0, "c": 1.0}])
+def test_what_is_not_separable_is_refused(minimize: Any) -> None:
+    with pytest.raises(UnsupportedError, match="not separable"):
+        linearise(Problem.from_rows(_norm(minimize)))
+
+
+def test_interactions_are_refused_unless_the_caller_sees_to_them(example: dict[str, Any]) -> None:
+    problem = Problem.from_rows(example)
+    with pytest.raises(UnsupportedError, match="interactions between groups are not separable"):
+        linearise(problem)
+    assert len(linearise(problem, with_interactions=True).rows) == 2
+
+
+def test_a_cap_forbids_larger_unaries(example: dict[str, Any]) -> None:
+    rows = example | {"interactions": [], "loss": {"terms": {"ggn": 1.0}, "aggregate": "max"}}
+    problem = Problem.from_rows(rows)
+    linear = linearise(problem, cap=0.05)
+    assert (linear.free == (problem.free & (problem.unary <= 0.05) & (problem.costs["peak_bytes"] <= 140000))).all()
+    assert (linear.value == problem.unary).all()
