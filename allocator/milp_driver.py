@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from allocator.bounds import find_prices
 from allocator.evaluation import Outcome, lexicographic, lower, scale_of, upper
 from allocator.linear import Linear
 from allocator.local_search import cheapest, improved, repaired
@@ -26,6 +27,8 @@ from allocator.solution import Answer, Claim
 from allocator.statement import BoolArray, Budget, FloatArray, IntArray
 
 ROUNDS = 40
+GUESSES = 6
+LARGE = 10_000  # groups beyond which prices for several rows are not worth their time
 TIGHTENINGS = 30
 CLOSE = 1e-12  # of S: no allocation better by more is what optimal means
 
@@ -167,11 +170,17 @@ class _Run:
         return _Search(self, model, value).run(program)
 
     def _guess(self, linear: Linear) -> None:
-        """Something to fall back on, and for the engine to start from, where local search finds it."""
+        """Something to fall back on, and for the engine to start from: what prices and local search find."""
         first = cheapest(linear)
-        taken = None if first is None else repaired(linear, first)
-        if taken is not None:
-            self.offer(improved(linear, taken) - self.problem.indptr[:-1])
+        if first is None:
+            return
+        starts = [first]
+        if len(linear.rows) < 2 or len(first) < LARGE:
+            starts = [priced.rows for priced in find_prices(linear).seen[-GUESSES:]]
+        for rows in starts:
+            taken = repaired(linear, rows)
+            if taken is not None:
+                self.offer(improved(linear, taken) - self.problem.indptr[:-1])
 
     def answer(self, claim: Claim | None, bound: float, limit: str | None) -> Answer:
         """The incumbent with what is claimed of it."""

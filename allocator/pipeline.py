@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from allocator import registry
 from allocator.budgets import apply_budgets
 from allocator.choosing import choose_solver
-from allocator.errors import SolverError, UnsupportedError, UsageError
+from allocator.errors import AllocatorError, SolverError, UnsupportedError, UsageError
 from allocator.features import MEANING
 from allocator.formats.digest import content_sha256
 from allocator.problem import Problem
@@ -103,14 +103,26 @@ def solve(
     seen: list[NDArray[np.int64]] = []
 
     def note(choice: NDArray[np.int64]) -> None:
-        seen[:] = [choice]
+        seen[:] = [np.array(choice)]  # a copy: the backend may go on in the same array
         if report is not None:
-            report(reduced.expand(choice))
+            told = reduced.expand(choice)
+            try:
+                report(told)
+            except Exception as error:
+                callers.append(error)
+                raise
 
+    callers: list[Exception] = []
     try:
         answer = run_backend(backend, reduced.problem, dataclasses.replace(limits, report=note), _start(reduced, start))
     except KeyboardInterrupt:
         raise Interrupted(finish(Answer(choice=seen[-1] if seen else None, limit="interrupt"))) from None
+    except AllocatorError:
+        raise
+    except Exception as error:  # a plug-in may raise anything
+        if error in callers:
+            raise
+        raise SolverError(f"solver {backend.name!r} failed: {type(error).__name__}: {error}; try another") from error
     if not isinstance(answer, Answer):
         raise SolverError(f"solver {backend.name!r} returned {type(answer).__name__!r}, which is not an Answer")
     return finish(answer)

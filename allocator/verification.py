@@ -226,7 +226,7 @@ class _Proof:
         claimed = self.answer.claim == "optimal" or isinstance(given, Core)
         total = linear.total(objective)
         allowed = total - linear.total(objective - tolerance)
-        found = exhaust(linear, priced, total, allowed, most_states=2_000_000 if claimed else 100_000)
+        found = exhaust(linear, priced, total, allowed, most_states=2_000_000 if claimed else 20_000)
         if found.proved:
             self.optimal, self.kind = True, "core"
         elif found.better is not None and not self.problem.couplings and self.answer.claim == "optimal":

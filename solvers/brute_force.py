@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from allocator.certificate import Enumeration
 from allocator.errors import UnsupportedError
-from allocator.evaluation import lexicographic, lower, scale_of, upper
+from allocator.evaluation import lexicographic, loss_size, lower, resource_size, scale_of, upper
 from allocator.features import ALL
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
-from allocator.statement import Basis, Cardinality, Implies, IntArray, Pairs
+from allocator.statement import Basis, Cardinality, Implies, IntArray, Number, Pairs
 
 Values = NDArray[Any]
+ROUNDING = 4e-15  # of the sizes that are summed: what the order of additions may change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,27 @@ class _Channel:
     offset: float = 0.0
 
 
+def _within(name: str, high: Number | None, low: Number | None, slip: float, exact: bool) -> Callable[..., Values]:
+    """Whether a row may be kept: exactly where integers decide, else beyond all doubt by rounding."""
+
+    def test(state: dict[str, Values]) -> Values:
+        use = state[name]
+        keep = np.ones(len(use), bool)
+        if high is not None:
+            keep &= use <= upper(high, exact) + slip
+        if low is not None:
+            keep &= use >= lower(low, exact) - slip
+        return keep
+
+    return test
+
+
 class _Search:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.best: IntArray | None = None
         self.best_key = (math.inf, math.inf)
-        self.margin = 1e-13 * scale_of(problem)
+        self.margin = self._margin()
         order = np.argsort(problem.sizes, kind="stable")
         tail: list[int] = []
         width = 1
@@ -90,6 +106,18 @@ class _Search:
         self._losses()
         self._budgets()
         self._couplings()
+
+    def _margin(self) -> float:
+        """By how much a candidate must look better before it is evaluated exactly.
+
+        Negative where interactions cancel the unaries, so that rounding passes the tolerance of 1e-12·S: all
+        that look as good are then evaluated.
+        """
+        p = self.problem
+        parts = p.minimize.items()
+        size = math.fsum(abs(w) * (loss_size(p) if r == "loss" else resource_size(p, r)) for r, w in parts)
+        margin = 1e-13 * scale_of(p)
+        return margin if margin >= ROUNDING * size else -ROUNDING * size
 
     # -- what is carried along ------------------------------------------------------------------------------------
 
@@ -113,39 +141,29 @@ class _Search:
     def _budgets(self) -> None:
         p = self.problem
         for i, b in enumerate(p.budgets):
-            name, exact = f"row {i}", False
+            name, slip = f"row {i}", 0.0
             inside = p.in_scope(b.tags)[p.group_of]
             if b.loss:
-                name = "loss"
+                name, slip = "loss", ROUNDING * loss_size(p)
             elif b.score is not None:
-                column = p.scores[b.score]
+                scores = p.scores[b.score]
                 if b.include_remainder and b.score in p.remainder:
-                    column = column + p.remainder[b.score]
-                self.channels[name] = _Channel(np.where(inside, column, 0.0), np.add)
+                    scores = scores + p.remainder[b.score]
+                self.channels[name] = _Channel(np.where(inside, scores, 0.0), np.add)
+                slip = ROUNDING * float(np.abs(scores).sum())
             else:
                 assert b.resource is not None
-                exact = p.exact(b.resource)
+                costs = p.cost(b.resource)
+                if not p.exact(b.resource):
+                    slip = ROUNDING * (float(np.abs(costs).sum()) + abs(float(p.resources[b.resource].offset)))
                 if b.tags is None:
                     name = f"total {b.resource}"
                 else:
-                    costs = p.cost(b.resource)
                     most = p.resources[b.resource].aggregate == "max"
                     outside = np.minimum(costs.min(), 0) if most else np.zeros((), costs.dtype)
                     self.channels[name] = _Channel(np.where(inside, costs, outside), np.maximum if most else np.add)
-            self.tests.append(self._within(name, b.max, b.min, exact))
-
-    def _within(self, name: str, high: float | None, low: float | None, exact: bool) -> Callable[..., Values]:
-        def test(state: dict[str, Values]) -> Values:
-            use = state[name]
-            slip = 0 if exact else 1e-12 * (np.abs(use) + self.margin) + self.margin
-            keep = np.ones(len(use), bool)
-            if high is not None:
-                keep &= use <= upper(high, exact) + slip
-            if low is not None:
-                keep &= use >= lower(low, exact) - slip
-            return keep
-
-        return test
+            exact = b.resource is not None and p.exact(b.resource)
+            self.tests.append(_within(name, b.max, b.min, 0 if exact else slip, exact))
 
     def _couplings(self) -> None:
         p = self.problem
@@ -236,7 +254,8 @@ class _Search:
             keep &= test(state)
         while True:
             better = keep & (objective < self.best_key[0] - self.margin)
-            level = keep & (objective < self.best_key[0] + self.margin) & (tie < self.best_key[1] - self.margin)
+            near = objective < self.best_key[0] + abs(self.margin)
+            level = keep & near & (tie < self.best_key[1] - self.margin)
             candidates = np.flatnonzero(better | level)
             if not len(candidates):
                 return

@@ -14,7 +14,7 @@ from allocator.certificate import Multipliers
 from allocator.errors import SolverError
 from allocator.evaluation import Outcome, scale_of
 from allocator.features import LINEAR
-from allocator.linear import Linear
+from allocator.linear import Linear, linearise
 from allocator.local_search import cheapest, improved, repaired
 from allocator.milp import build
 from allocator.milp_scaled import Scaled, scaled
@@ -45,10 +45,10 @@ class CvxpyRelaxation:
 
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
         """One choice per group with a bound; "optimal" only where the two meet, "infeasible" only with prices."""
+        linear = linearise(problem)
         model = build(problem)
         if model.hopeless is not None:
             return Answer(claim="infeasible")
-        linear = model.linear
         search = _Search(linear, limits)
         search.begin(None if start is None else problem.indptr[:-1] + start)
         search.begin(cheapest(linear))
@@ -59,6 +59,8 @@ class CvxpyRelaxation:
             _, prices, _ = _relaxation(program, elastic=True)
             if _lagrangian(linear, prices, priced=False) > 0:
                 return Answer(claim="infeasible", certificate=Multipliers(prices), statistics=statistics)
+            x, prices, statistics["engine"] = _relaxation(program, engines=ENGINES[1:])  # it was wrong
+        if x is None:
             return Answer(choice=search.choice, statistics=statistics)
         bound = linear.objective(_lagrangian(linear, prices, priced=True))
         search.begin(problem.indptr[:-1] + model.choice_of(x))
@@ -102,7 +104,9 @@ class _Search:
         return None if self.best is None else self.best.rows - self.linear.problem.indptr[:-1]
 
 
-def _relaxation(program: Scaled, elastic: bool = False) -> tuple[FloatArray | None, tuple[float, ...], str]:
+def _relaxation(
+    program: Scaled, elastic: bool = False, engines: tuple[str, ...] = ENGINES
+) -> tuple[FloatArray | None, tuple[float, ...], str]:
     """Solve the LP (elastic: minimise how far the rows are missed instead); x or None where it is infeasible.
 
     The prices are those of the problem's budget rows, in units of its objective (of the rows' own where elastic).
@@ -126,7 +130,7 @@ def _relaxation(program: Scaled, elastic: bool = False) -> tuple[FloatArray | No
         most = rest @ x - give
         constraints += [most[below] <= hi[below], least[above] >= lo[above]]
     goal = program.objective @ x if missed is None else cp.sum(missed)
-    engine, status = _run(cp.Problem(cp.Minimize(goal), constraints))
+    engine, status = _run(cp.Problem(cp.Minimize(goal), constraints), engines)
     prices = [0.0] * len(model.problem.budgets)
     if status in GOOD and len(lo):
         shift = program.row_exponent[groups:] - (0 if elastic else program.exponent)
@@ -140,10 +144,10 @@ def _relaxation(program: Scaled, elastic: bool = False) -> tuple[FloatArray | No
     return (np.asarray(x.value, np.float64) if status in GOOD else None), tuple(prices), engine
 
 
-def _run(problem: Any) -> tuple[str, str]:
+def _run(problem: Any, engines: tuple[str, ...]) -> tuple[str, str]:
     """The first engine that comes to an end, and how: optimal or infeasible."""
     said = []
-    for engine in ENGINES:
+    for engine in engines:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "solution may be inaccurate": the bound does not depend on it

@@ -14,13 +14,13 @@ from allocator.errors import SolverError
 from allocator.features import ALL
 from allocator.milp import Milp
 from allocator.milp_driver import Found, solve_milp
-from allocator.milp_scaled import scaled
+from allocator.milp_scaled import Scaled, scaled
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import FloatArray
 
-TOLERANCE = 1e-9
+TIGHT, LOOSE = 1e-9, 1e-6  # HiGHS now and then ends in a solve error under the first
 SHARE = 0.98  # of the time that is left: HiGHS looks at its clock seldom
 SOLVED, STOPPED, INFEASIBLE, OTHER = 0, 1, 2, 4  # 4 with "unbounded or infeasible": nothing here is unbounded
 
@@ -43,44 +43,52 @@ class ScipyMilp:
 
 def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[[NDArray[Any]], None]) -> Found:
     """HiGHS takes no starting vector through scipy, and reports none on its way."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array
-
     program = scaled(model)
-    # the last column stands for the constant, which a relative gap must see
-    matrix = csr_array((program.value, program.index, program.indptr), shape=(len(program.lo), model.variables + 1))
-    lower, upper = np.zeros(model.variables + 1), np.ones(model.variables + 1)
-    lower[-1] = 1.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns of each option that it hands on to HiGHS unread
-        result = milp(
-            np.append(program.objective, program.constant if limits.gap else 0.0),
-            constraints=LinearConstraint(matrix, program.lo, program.hi),
-            integrality=np.append(model.integer, False).astype(np.uint8),
-            bounds=Bounds(lower, upper),
-            options=_options(limits),
-        )
-    if result.status == INFEASIBLE or (result.status == OTHER and "infeasible" in result.message):
-        return Found("infeasible")
-    if result.status not in (SOLVED, STOPPED):
+    for tolerance in (TIGHT, LOOSE):
+        result = _highs(program, limits, tolerance)
+        if result.status == INFEASIBLE or (result.status == OTHER and "infeasible" in result.message):
+            return Found("infeasible")
+        if result.status in (SOLVED, STOPPED):
+            break
+    else:
         raise SolverError(f"HiGHS gave up: {result.message}; try ortools_mip or ortools_cpsat")
-    constant = program.constant if limits.gap else 0.0
-    bound = None if result.mip_dual_bound is None else program.total(result.mip_dual_bound - constant)
+    bound = None if result.mip_dual_bound is None else program.total(result.mip_dual_bound - _constant(program, limits))
     if result.status == SOLVED:
         return Found("optimal", result.x, bound, program.error)
     return Found("feasible" if result.x is not None else "unknown", result.x, bound, program.error)
 
 
-def _options(limits: Limits) -> dict[str, Any]:
+def _constant(program: Scaled, limits: Limits) -> float:
+    """The objective's constant, which only a relative gap has to see."""
+    return program.constant if limits.gap else 0.0
+
+
+def _highs(program: Scaled, limits: Limits, tolerance: float) -> Any:
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
+
+    model = program.model
+    count = model.variables + 1  # the last column, fixed at 1, carries the constant
+    matrix = csr_array((program.value, program.index, program.indptr), shape=(len(program.lo), count))
+    lower = np.zeros(count)
+    lower[-1] = 1.0
     options: dict[str, Any] = {
         "mip_rel_gap": limits.gap,
         "mip_abs_gap": 0.0,
-        "mip_feasibility_tolerance": TOLERANCE,
-        "primal_feasibility_tolerance": TOLERANCE,
+        "mip_feasibility_tolerance": tolerance,
+        "primal_feasibility_tolerance": tolerance,
         "random_seed": limits.seed,
     }
     if limits.time is not None:
         options["time_limit"] = max(SHARE * limits.left, 0.001)
     if limits.threads is not None:
         options["threads"] = limits.threads
-    return options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns of each option that it hands on to HiGHS unread
+        return milp(
+            np.append(program.objective, _constant(program, limits)),
+            constraints=LinearConstraint(matrix, program.lo, program.hi),
+            integrality=np.append(model.integer, False).astype(np.uint8),
+            bounds=Bounds(lower, np.ones(count)),
+            options=options,
+        )

@@ -83,7 +83,7 @@ def test_the_scale_is_the_references() -> None:
     ids=str,
 )
 def test_what_is_no_allocation_is_refused(choice: list[Any], example: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="an allocation is 6 integers|has choices 0 to"):
+    with pytest.raises(ValueError, match=r"an allocation is 6 integers|has choices 0 to"):
         Problem.from_rows(example).evaluate(np.array(choice))
 
 
