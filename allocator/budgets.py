@@ -12,7 +12,7 @@ import numpy as np
 from allocator.errors import UsageError
 from allocator.evaluation import resource_use
 from allocator.problem import Problem
-from allocator.statement import Budget, Number
+from allocator.statement import Number
 
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZES |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -49,9 +49,9 @@ def apply_budgets(
         if side in sides:
             raise UsageError(f"budget {name}: two values for its {side}; give one")
         sides[side] = resolve(problem, name, text.removeprefix("min:"))
-    kept = [b for b in problem.budgets if not (b.resource in rows and b.tags is None)]
-    new = [Budget(resource=r, max=sides.get("max"), min=sides.get("min")) for r, sides in rows.items()]
-    return problem.replace(budgets=(*new, *kept))
+    for name, sides in rows.items():
+        problem = problem.with_budget(name, sides.get("max"), sides.get("min"))
+    return problem
 
 
 def qualified(problem: Problem, texts: Sequence[str], resource: str | None) -> list[str]:
@@ -118,6 +118,11 @@ def reference_total(problem: Problem, resource: str) -> Number:
     if problem.reference is None:
         column = problem.cost(resource)
         allowed = np.ones(problem.choice_count, bool) if problem.allowed is None else problem.allowed
+        empty = np.flatnonzero(~np.logical_or.reduceat(allowed, problem.indptr[:-1]))
+        if len(empty):
+            raise UsageError(
+                f"budget {resource} in %: {_name(problem, int(empty[0]))} has no allowed choice"
+            )
         low = np.iinfo(np.int64).min if column.dtype == np.int64 else -np.inf
         dearest = np.maximum.reduceat(np.where(allowed, column, low), problem.indptr[:-1])
         spec = problem.resources[resource]

@@ -251,9 +251,13 @@ class Problem:
         return dataclasses.replace(self, **changes)
 
     def with_budget(self, resource: str, max: Number | None = None, min: Number | None = None) -> Problem:  # noqa: A002 - the format's own words
-        """The unscoped row of a resource replaced (or added); columns are shared."""
-        kept = [b for b in self.budgets if not (b.resource == resource and b.tags is None)]
-        return self.replace(budgets=(*kept, Budget(resource=resource, max=max, min=min)))
+        """The unscoped row of a resource replaced where it stands, or added at the end; columns are shared."""
+        row = Budget(resource=resource, max=max, min=min)
+        old = [i for i, b in enumerate(self.budgets) if b.resource == resource and b.tags is None]
+        if not old:
+            return self.replace(budgets=(*self.budgets, row))
+        rows = [row if i == old[0] else b for i, b in enumerate(self.budgets) if i not in old[1:]]
+        return self.replace(budgets=tuple(rows))
 
     def with_loss(self, terms: Mapping[str, float] | str, **changes: Any) -> Problem:
         """Another loss over the same scores: a score name, or name → weight; other fields of `Loss` by keyword."""

@@ -199,6 +199,8 @@ def _header(p: Problem) -> Iterator[Fault]:
             yield Fault(pointer("budgets", i, "tags"), "a loss row covers all groups; remove the tags")
         if b.include_remainder and b.score is None:
             yield Fault(pointer("budgets", i, "include_remainder"), "belongs to score rows only")
+        if b.tags is not None and not b.tags:
+            yield Fault(pointer("budgets", i, "tags"), "is empty; leave it out to mean all groups")
         for tag in b.tags or ():
             if tag not in known_tags:
                 yield Fault(pointer("budgets", i, "tags"), f"no group has the tag {tag!r}")

@@ -183,7 +183,7 @@ class _Search:
                     most = None if c.kind == "at_least" else c.count
                     least = None if c.kind == "at_most" else c.count
                 self.channels[name] = _Channel(column, np.add)
-                self.tests.append(self._within(name, most, least, exact=True))
+                self.tests.append(_within(name, most, least, 0, exact=True))
                 continue
             ignored: frozenset[str] = getattr(c, "ignore", frozenset())
             counted = [k for k, label in enumerate(codes.table) if label not in ignored]

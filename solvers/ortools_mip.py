@@ -20,7 +20,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import FloatArray
 
-TIGHT, LOOSE = 1e-9, 1e-6  # HiGHS now and then fails under the first
+TOLERANCE = 1e-9
 FAILED = ("UNBOUNDED", "NUMERICAL_ERROR", "IMPRECISE", "OTHER_ERROR")
 SHARE = 0.98  # of the time that is left: both engines look at their clocks now and then
 
@@ -64,8 +64,9 @@ class OrtoolsMip:
         start = mathopt.ModelSolveParameters()
         if hint is not None:
             start.solution_hints = [mathopt.SolutionHint(dict(zip(variables, hint.tolist(), strict=True)))]
-        for tolerance in (TIGHT, LOOSE):
-            parameters = self._parameters(limits, tolerance)
+        parameters = self._parameters(limits)
+        for presolve in (mathopt.Emphasis.MEDIUM, mathopt.Emphasis.OFF):  # HiGHS's own now and then ends in an error
+            parameters.presolve = presolve
             try:
                 result = mathopt.solve(built, kind, params=parameters, model_params=start)
             except Exception as error:  # MathOpt hides its own message behind an AttributeError of its bindings
@@ -92,7 +93,7 @@ class OrtoolsMip:
             return Found("optimal", x, total, program.error)
         return Found("unknown" if x is None else "feasible", x, total, program.error)
 
-    def _parameters(self, limits: Limits, tolerance: float) -> Any:
+    def _parameters(self, limits: Limits) -> Any:
         from ortools.math_opt.python import mathopt
 
         parameters = mathopt.SolveParameters(
@@ -102,10 +103,10 @@ class OrtoolsMip:
             parameters.time_limit = datetime.timedelta(seconds=max(SHARE * limits.left, 0.001))
         if self.engine == "scip":
             parameters.threads = limits.threads or 1
-            parameters.gscip.real_params["numerics/feastol"] = tolerance
+            parameters.gscip.real_params["numerics/feastol"] = TOLERANCE
         else:
             for option in ("mip_feasibility_tolerance", "primal_feasibility_tolerance"):
-                parameters.highs.double_options[option] = tolerance
+                parameters.highs.double_options[option] = TOLERANCE
         return parameters
 
 

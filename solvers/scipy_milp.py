@@ -20,7 +20,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import FloatArray
 
-TIGHT, LOOSE = 1e-9, 1e-6  # HiGHS now and then ends in a solve error under the first
+TOLERANCE = 1e-9
 SHARE = 0.98  # of the time that is left: HiGHS looks at its clock seldom
 SOLVED, STOPPED, INFEASIBLE, OTHER = 0, 1, 2, 4  # 4 with "unbounded or infeasible": nothing here is unbounded
 
@@ -44,8 +44,8 @@ class ScipyMilp:
 def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[[NDArray[Any]], None]) -> Found:
     """HiGHS takes no starting vector through scipy, and reports none on its way."""
     program = scaled(model)
-    for tolerance in (TIGHT, LOOSE):
-        result = _highs(program, limits, tolerance)
+    for presolve in (True, False):  # HiGHS's presolve now and then ends in a "solve error"
+        result = _highs(program, limits, presolve)
         if result.status == INFEASIBLE or (result.status == OTHER and "infeasible" in result.message):
             return Found("infeasible")
         if result.status in (SOLVED, STOPPED):
@@ -63,7 +63,7 @@ def _constant(program: Scaled, limits: Limits) -> float:
     return program.constant if limits.gap else 0.0
 
 
-def _highs(program: Scaled, limits: Limits, tolerance: float) -> Any:
+def _highs(program: Scaled, limits: Limits, presolve: bool) -> Any:
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
@@ -73,10 +73,11 @@ def _highs(program: Scaled, limits: Limits, tolerance: float) -> Any:
     lower = np.zeros(count)
     lower[-1] = 1.0
     options: dict[str, Any] = {
+        "presolve": presolve,
         "mip_rel_gap": limits.gap,
         "mip_abs_gap": 0.0,
-        "mip_feasibility_tolerance": tolerance,
-        "primal_feasibility_tolerance": tolerance,
+        "mip_feasibility_tolerance": TOLERANCE,
+        "primal_feasibility_tolerance": TOLERANCE,
         "random_seed": limits.seed,
     }
     if limits.time is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +54,8 @@ def profile_command(
     with progress() as tick:
         problem = profile(workload, choices, statistics, progress=tick, resume=parts)
     problem = apply_budgets(problem, budget)
+    command = {**(problem.notes.provenance or {}), "command": shlex.join(["allocator", *sys.argv[1:]])}
+    problem = problem.replace(notes=replace(problem.notes, provenance=command))
     save_problem(problem, out)
     if parts is not None:
         shutil.rmtree(parts, ignore_errors=True)

@@ -171,14 +171,14 @@ class _Reader:
             )
         for j, part in enumerate(file.interactions):
             before = len(found)
+            if f"pairs/{j}/index" in self.arrays:
+                index = self.take(f"pairs/{j}/index", ("int64",), (None, 2))
+                found.append(Pairs(part.score, index, self.take(f"pairs/{j}/value", ("float64",), (len(index),))))
             if f"basis/{j}/eigenvalues" in self.arrays:
                 eigenvalues = self.take(f"basis/{j}/eigenvalues", ("float64",), (None,))
                 shape = (count, len(eigenvalues))
                 vectors = self.take(f"basis/{j}/vectors", ("float64", "float32"), shape)
                 found.append(Basis(part.score, eigenvalues, vectors))
-            if f"pairs/{j}/index" in self.arrays:
-                index = self.take(f"pairs/{j}/index", ("int64",), (None, 2))
-                found.append(Pairs(part.score, index, self.take(f"pairs/{j}/value", ("float64",), (len(index),))))
             if len(found) == before:
                 raise ProblemError([Fault(f"/interactions/{j}", f"has neither basis/{j} nor pairs/{j} in the npz")])
         return found

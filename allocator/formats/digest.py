@@ -44,7 +44,7 @@ def content_sha256(p: Problem) -> str:
     header = header_to_rows(p)
     for key in ("generator", "provenance", "meta", *p.notes.extra):
         header.pop(key, None)
-    text("header", header)
+    text("header", _plain(header))
     array("indptr", p.indptr)
     text("groups", None if p.group_names.explicit is None else list(p.group_names.explicit))
     coded("choices", p.choice_names.resolved(p.places))
@@ -74,3 +74,12 @@ def content_sha256(p: Problem) -> str:
             array(f"pairs/{i}/{interaction.score}", interaction.index)
             array(f"pairs/{i}/value", interaction.value)
     return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """The same data with whole numbers as integers, however they were spelled."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from allocator.errors import Fault, ProblemError, UsageError
+from allocator.errors import UsageError
 from allocator.formats import types
 from allocator.formats.columns import problem_from_columns, problem_to_columns
 from allocator.formats.decode import decode
@@ -26,10 +26,8 @@ def load_problem(path: str | Path) -> Problem:
     """
     data = read_bytes(path)
     file = decode(data, types.ProblemFile, "problem")
-    if file.groups is not UNSET and file.columns is not UNSET:
-        raise ProblemError([Fault("/columns", "stands beside groups; give one of them")])
     folder = None if str(path) == "-" else Path(path).parent
-    if file.columns is not UNSET:
+    if file.columns is not UNSET and file.groups is UNSET:
         problem = problem_from_columns(file, extra_keys(data), folder)
     else:
         problem = problem_from_file(file, extra_keys(data))

@@ -43,6 +43,8 @@ def extra_keys(data: bytes) -> dict[str, Any]:
 
 def problem_from_file(file: types.ProblemFile, extra: Mapping[str, Any]) -> Problem:
     """Columns from parsed rows; checks what columns cannot show: that all choices carry the same names."""
+    if file.groups is not UNSET and file.columns is not UNSET:
+        raise ProblemError([Fault("/columns", "stands beside groups; give one of them")])
     if file.groups is UNSET:
         raise ProblemError([Fault("/groups", "is missing; give groups (or columns and their file)")])
     groups = file.groups

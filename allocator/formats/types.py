@@ -11,15 +11,6 @@ Name = Annotated[str, Meta(min_length=1)]
 Place = tuple[str, str]  # group, choice
 
 
-class ScoreSpec(Struct, kw_only=True, omit_defaults=True):
-    """What a score measures; further keys are free."""
-
-    unit: str | UnsetType = UNSET
-    target: Literal["kl", "ce", "metric", "proxy"] | UnsetType = UNSET
-    per: str | UnsetType = UNSET
-    profiler: Any = UNSET
-
-
 class ResourceSpec(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Unit of a resource, how the groups add up, and its use outside all groups."""
 
@@ -209,4 +200,3 @@ class SolutionFile(Struct, kw_only=True):
     solver: dict[str, Any] = {}
     problem: dict[str, Any] = {}
     run: dict[str, Any] = {}
-    columns: dict[str, Any] | UnsetType = UNSET
