@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+QUOTED = 400  # characters at either end of an overlong message
+
 
 class AllocatorError(Exception):
     """Root of all errors; its text names the thing, the reason and the way out."""
@@ -20,6 +22,10 @@ class Fault:
 
     pointer: str
     message: str
+
+    def __post_init__(self) -> None:
+        if len(self.message) > 2 * QUOTED:  # names come from the file, and may be as long as it is
+            object.__setattr__(self, "message", f"{self.message[:QUOTED]} … {self.message[-QUOTED:]}")
 
     def __str__(self) -> str:
         return f"{self.pointer or '/'}: {self.message}"

@@ -26,7 +26,7 @@ from allocator.statement import BoolArray, FloatArray, IntArray, Number
 
 MOST_PRODUCTS = 50_000
 EPSILON = 4 * float(np.finfo(np.float64).eps)
-DOUBT = 1e-9  # a float row is called hopeless or idle only beyond this share of its size
+DOUBT = 1e-9  # a float row is called hopeless only beyond this share of its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,8 @@ def _objective(
     """The separable view, the summed part [N] with its constant, and (weight, column, floor) of each maximum."""
     if cap is not None or idle:
         value = np.zeros(problem.choice_count) if idle else problem.unary
-        return replace(_rows_only(problem, cap), problem=problem, value=value), value, 0.0, []
+        linear = replace(_rows_only(problem, cap), problem=problem, value=value, constant=0.0, power=1.0, scale=1.0)
+        return linear, value, 0.0, []
     norm = problem.loss.aggregate == "pnorm" and problem.minimize.get("loss", 0.0) != 0.0
     if norm and list(problem.minimize) == ["loss"]:
         linear = linearise(problem)
@@ -209,7 +210,7 @@ def _objective(
         else:
             value = value + weight * column
             constant += 0.0 if name == "loss" else weight * offset
-    linear = replace(_rows_only(problem, None), problem=problem, value=value, constant=constant)
+    linear = replace(_rows_only(problem, None), problem=problem, value=value, constant=constant, power=1.0, scale=1.0)
     return linear, value, constant, maxima
 
 
@@ -297,8 +298,8 @@ def _budget_block(model: Milp, row: Row) -> Block | str | None:
     hi = None if row.hi is None else row.hi - base + slip
     if (hi is not None and hi < low - doubt) or (lo is not None and lo > reach + doubt):
         return nothing
-    lo = None if lo is None or lo <= low - doubt else lo
-    hi = None if hi is None or hi >= reach + doubt else hi
+    lo = None if lo is None or lo <= low - slip else lo
+    hi = None if hi is None or hi >= reach + slip else hi
     if lo is None and hi is None:
         return None
     index = np.concatenate([np.flatnonzero(shifted), len(model.row) + np.flatnonzero(extra)])

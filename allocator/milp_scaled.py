@@ -11,6 +11,7 @@ from allocator.milp import Milp
 from allocator.milp_terms import Block
 from allocator.statement import FloatArray, IntArray
 
+FINITE = 1e15  # engines take what is larger for infinite
 REACH = 23  # what an engine sees runs up to 2^23, so that its absolute tolerance of 1e-6 is 1e-13 of it
 
 
@@ -34,10 +35,10 @@ class Scaled:
     budget: IntArray
     unit: FloatArray
 
-    @property
-    def constant(self) -> float:
-        """What the scaled objective leaves out."""
-        return math.ldexp(self.model.constant, self.exponent)
+    def offset(self, gap: float) -> float:
+        """What the scaled objective leaves out; 0 where nobody looks at it, or where an engine may call it infinite."""
+        constant = math.ldexp(self.model.constant, self.exponent)
+        return constant if gap and abs(constant) < FINITE else 0.0
 
     @property
     def error(self) -> float:
@@ -45,7 +46,7 @@ class Scaled:
         return math.ldexp(1e-6, -self.exponent) if self.objective.any() else 0.0
 
     def total(self, value: float) -> float:
-        """The program's objective for a scaled one without its constant."""
+        """The program's objective for a scaled one without its offset."""
         return math.ldexp(value, -self.exponent) + self.model.constant
 
 
@@ -77,12 +78,17 @@ def scaled(model: Milp) -> Scaled:
         indptr=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         index=np.concatenate([b.index for b in parts]),
         value=np.ldexp(value, np.repeat(row_exponent, lengths)),
-        lo=np.ldexp(np.concatenate(lo), row_exponent),
-        hi=np.ldexp(np.concatenate(hi), row_exponent),
+        lo=_finite(np.ldexp(np.concatenate(lo), row_exponent), -1),
+        hi=_finite(np.ldexp(np.concatenate(hi), row_exponent), 1),
         row_exponent=row_exponent,
         budget=np.concatenate(budgets),
         unit=np.concatenate(units),
     )
+
+
+def _finite(limits: FloatArray, side: int) -> FloatArray:
+    """Limits far beyond any sum, which engines refuse: none on their own side, out of reach on the other."""
+    return side * np.where(side * limits > FINITE, np.inf, np.maximum(side * limits, -FINITE))
 
 
 def _exponent(sizes: FloatArray) -> int:

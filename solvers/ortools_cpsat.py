@@ -14,7 +14,7 @@ from allocator.errors import SolverError
 from allocator.features import ALL
 from allocator.milp import Milp
 from allocator.milp_driver import Found, solve_milp
-from allocator.milp_terms import Block
+from allocator.milp_terms import NONE, Block
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
@@ -153,7 +153,6 @@ class _Program:
         off[block.index] = np.abs(exact - value)
         slip = math.fsum(self._sizes(off)) + 1e-15 * 2.0**FLOAT_ROOM
         lo, hi = (np.ldexp(x, power) for x in block.float_limits())
-        none = np.iinfo(np.int64).max
-        low = [-none if not math.isfinite(x) else math.ceil(x - slip) for x in lo.tolist()]
-        high = [none if not math.isfinite(x) else math.floor(x + slip) for x in hi.tolist()]
+        low = [math.ceil(x - slip) if x > -ROOM else -NONE for x in np.minimum(lo, ROOM).tolist()]
+        high = [math.floor(x + slip) if x < ROOM else NONE for x in np.maximum(hi, -ROOM).tolist()]
         return Block(block.indptr, block.index, value, np.array(low, np.int64), np.array(high, np.int64), block.budget)

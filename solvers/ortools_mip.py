@@ -58,7 +58,8 @@ class OrtoolsMip:
         from ortools.math_opt.python import mathopt
 
         program = scaled(model)
-        built = mathopt.Model.from_model_proto(_proto(program))
+        offset = program.offset(limits.gap)
+        built = mathopt.Model.from_model_proto(_proto(program, offset))
         kind = mathopt.SolverType.GSCIP if self.engine == "scip" else mathopt.SolverType.HIGHS
         variables = list(built.variables())
         start = mathopt.ModelSolveParameters()
@@ -69,15 +70,15 @@ class OrtoolsMip:
             parameters.presolve = presolve
             try:
                 result = mathopt.solve(built, kind, params=parameters, model_params=start)
-            except Exception as error:  # MathOpt hides its own message behind an AttributeError of its bindings
-                failure = f"{type(error).__name__}: {error}"
+            except Exception as error:  # MathOpt 9.15 stumbles over its own errors: the first one has the message
+                failure = str(error.__context__ or error)
                 continue
             if result.termination.reason.name not in FAILED:
-                return self._found(result, program, variables)
+                return self._found(result, program, offset, variables)
             failure = f"{result.termination.reason.name}: {result.termination.detail}"
         raise SolverError(f"MathOpt's {self.engine} failed: {failure}; try scipy_milp or ortools_cpsat")
 
-    def _found(self, result: Any, program: Scaled, variables: list[Any]) -> Found:
+    def _found(self, result: Any, program: Scaled, offset: float, variables: list[Any]) -> Found:
         from ortools.math_opt.python import mathopt
 
         reason = result.termination.reason
@@ -88,7 +89,7 @@ class OrtoolsMip:
             values = result.variable_values()
             x = np.array([values[v] for v in variables])
         bound = result.termination.objective_bounds.dual_bound
-        total = program.total(bound - program.constant) if np.isfinite(bound) else None
+        total = program.total(bound - offset) if np.isfinite(bound) else None
         if reason == mathopt.TerminationReason.OPTIMAL:
             return Found("optimal", x, total, program.error)
         return Found("unknown" if x is None else "feasible", x, total, program.error)
@@ -110,7 +111,7 @@ class OrtoolsMip:
         return parameters
 
 
-def _proto(program: Scaled) -> Any:
+def _proto(program: Scaled, offset: float) -> Any:
     """The model as MathOpt's own message, filled from arrays: its Python model is built call by call."""
     from ortools.math_opt import model_pb2
 
@@ -123,7 +124,7 @@ def _proto(program: Scaled) -> Any:
     proto.variables.upper_bounds.extend([1.0] * count)
     proto.variables.integers.extend(model.integer.tolist())
     costly = np.flatnonzero(program.objective)
-    proto.objective.offset = program.constant
+    proto.objective.offset = offset
     proto.objective.linear_coefficients.ids.extend(costly.tolist())
     proto.objective.linear_coefficients.values.extend(program.objective[costly].tolist())
     proto.linear_constraints.ids.extend(range(rows))

@@ -52,15 +52,10 @@ def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[
             break
     else:
         raise SolverError(f"HiGHS gave up: {result.message}; try ortools_mip or ortools_cpsat")
-    bound = None if result.mip_dual_bound is None else program.total(result.mip_dual_bound - _constant(program, limits))
+    bound = None if result.mip_dual_bound is None else program.total(result.mip_dual_bound - program.offset(limits.gap))
     if result.status == SOLVED:
         return Found("optimal", result.x, bound, program.error)
     return Found("feasible" if result.x is not None else "unknown", result.x, bound, program.error)
-
-
-def _constant(program: Scaled, limits: Limits) -> float:
-    """The objective's constant, which only a relative gap has to see."""
-    return program.constant if limits.gap else 0.0
 
 
 def _highs(program: Scaled, limits: Limits, presolve: bool) -> Any:
@@ -87,7 +82,7 @@ def _highs(program: Scaled, limits: Limits, presolve: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of each option that it hands on to HiGHS unread
         return milp(
-            np.append(program.objective, _constant(program, limits)),
+            np.append(program.objective, program.offset(limits.gap)),
             constraints=LinearConstraint(matrix, program.lo, program.hi),
             integrality=np.append(model.integer, False).astype(np.uint8),
             bounds=Bounds(lower, np.ones(count)),

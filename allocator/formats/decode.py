@@ -64,10 +64,18 @@ def _identity(top: dict[str, msgspec.Raw], kind: type[msgspec.Struct]) -> list[F
         wanted = get_args(hints[key])[0]
         if key not in top:
             return [Fault(pointer(key), f"is missing; expected {json.dumps(wanted)}")]
-        found = msgspec.json.decode(top[key])
+        found = _plain(top[key])
         if found != wanted or isinstance(found, bool):
             return [Fault(pointer(key), f"is {json.dumps(found)[:80]}; expected {json.dumps(wanted)}")]
     return []
+
+
+def _plain(raw: msgspec.Raw) -> Any:
+    """The value, or its text where it cannot be read (1e999)."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return bytes(raw).decode()
 
 
 def _malformed(data: bytes, error: Exception) -> str:
@@ -203,7 +211,7 @@ def _tagged(raw: msgspec.Raw, members: list[Any]) -> Any:
     parts = _parts(raw, dict[str, msgspec.Raw]) or {}
     for struct in filter(_is_struct, members):
         tag = parts.get(struct.__struct_config__.tag_field)
-        if tag is not None and msgspec.json.decode(tag) == struct.__struct_config__.tag:
+        if tag is not None and _plain(tag) == struct.__struct_config__.tag:
             return struct
     return None
 

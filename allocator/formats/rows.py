@@ -38,7 +38,14 @@ def problem_from_rows(rows: Mapping[str, Any]) -> Problem:
 def extra_keys(data: bytes) -> dict[str, Any]:
     """The free x- keys of a document."""
     top = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    return {key: msgspec.json.decode(raw) for key, raw in top.items() if key.startswith("x-")}
+    found = {}
+    for key, raw in top.items():
+        if key.startswith("x-"):
+            try:
+                found[key] = msgspec.json.decode(raw)
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise ProblemError([Fault(pointer(key), f"cannot be read: {error}")]) from None
+    return found
 
 
 def problem_from_file(file: types.ProblemFile, extra: Mapping[str, Any]) -> Problem:
