@@ -16,7 +16,7 @@ from allocator.statement import Number
 
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZES |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_FORM = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|bits?|(?:[kmgt]i?)?b)?$", re.IGNORECASE)
+_FORM = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|bits?|(?:[kmgt]i?)?b)?$", re.IGNORECASE | re.ASCII)
 _HELP = "write a number, 12MB, 1.5GiB, 4.25bits or 25%, with min: before it for a lower limit"
 
 

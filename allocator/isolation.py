@@ -97,6 +97,7 @@ class _Worker:
         if not sys.executable:
             raise SolverError("cannot start a worker process: this Python does not know its own executable")
         self.threads = threads
+        self.owing = False  # a request has been sent whose last reply has not come
         self.ready: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         command = [sys.executable, "-P", "-m", "allocator.isolation_worker"]
@@ -174,6 +175,7 @@ class _Worker:
             raise UsageError(
                 f"solver {solver.name!r} runs in a worker process, but cannot be sent there: {error}"
             ) from error
+        self.owing = True
         try:
             write_frame(self.requests, frame)
         except OSError:
@@ -191,6 +193,7 @@ class _Worker:
                 continue
             if message[0] == "gone":
                 raise self._death(solver)
+            self.owing = message[0] in ("started", "incumbent")
             return message
 
     def _leftover(self, best: NDArray[np.int64] | None, report: Report | None) -> Answer:
@@ -263,13 +266,10 @@ def _checked_out(solver: Solver, threads: int) -> Iterator[_Worker]:
         _busy = True
         try:
             yield _worker
-        except AllocatorError:  # of the worker's own making, or it is dead already
-            raise
-        except BaseException:  # Ctrl-C, or the caller's report: replies to nobody would be left in the pipe
-            _worker.kill()
-            raise
         finally:
             _busy = False
+            if _worker.owing:  # Ctrl-C, or an error in the caller's report: nobody waits for the reply any more
+                _worker.kill()
 
 
 def _forget() -> None:

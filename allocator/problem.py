@@ -323,7 +323,8 @@ class Problem:
 
         def flat(values: ArrayLike) -> NDArray[Any]:
             array = np.array(values).reshape(-1)
-            return array.astype(np.int64 if array.dtype.kind in "iub" else np.float64)
+            whole = array.dtype.kind in "iub" and not (array.dtype == np.uint64 and (array >= 2**63).any())
+            return array.astype(np.int64 if whole else np.float64)
 
         if budgets is not None:
             parts["budgets"] = tuple(Budget(resource=r, max=m) for r, m in budgets.items())
@@ -333,7 +334,7 @@ class Problem:
             indptr=start,
             scores={s: flat(v).astype(np.float64) for s, v in by_score.items()},
             costs={r: flat(v) for r, v in by_cost.items()},
-            group_names=Names(len(start) - 1, group_names),
+            group_names=Names(len(start) - 1 if group_names is None else len(group_names), group_names),
             choice_names=coded,
             **parts,
         )

