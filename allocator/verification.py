@@ -131,7 +131,7 @@ def _without_allocation(
     problem: Problem, reduced: Reduced, linear: Linear | None, answer: Answer, reasons: tuple[str, ...]
 ) -> Solution:
     """No allocation was accepted: prove that there is none, or say that nothing is known."""
-    kind, why = _infeasibility(reduced, linear, answer)
+    kind, why, prices = _infeasibility(reduced, linear, answer)
     status: Any = "infeasible" if kind else "unknown"
     if kind is None and answer.claim == "infeasible":
         why = "the backend claims that no allocation is feasible; the core could not prove it"
@@ -140,14 +140,15 @@ def _without_allocation(
         claim=None if kind else answer.claim,
         claimed_bound=answer.claimed_bound,
         certificate={"kind": kind, "checked": True} if kind else None,
-        multipliers=(None,) * len(problem.budgets),
+        multipliers=tuple(prices.get(i) for i in range(len(problem.budgets))),
         slack=(None,) * len(problem.budgets),
         limit=answer.limit,
         reasons=(*reasons, why) if why else reasons,
     )
 
 
-def _infeasibility(reduced: Reduced, linear: Linear | None, answer: Answer) -> tuple[str | None, str]:
+def _infeasibility(reduced: Reduced, linear: Linear | None, answer: Answer) -> tuple[str | None, str, dict[int, float]]:
+    """Kind of proof that nothing is feasible (or None), the reason in words, and the price of each row it uses."""
     given = reduced.problem
     assert given is not None
     kept = tuple(range(len(given.budgets)))
@@ -161,19 +162,22 @@ def _infeasibility(reduced: Reduced, linear: Linear | None, answer: Answer) -> t
         return (
             "multipliers",
             f"no choice of {_stated_names(reduced, int(stuck[0]))} keeps the largest cost or loss allowed",
+            {},
         )
-    if (row := single_row_infeasible(linear)) is not None:
-        return "multipliers", f"every allocation breaks {_row_name(reduced, kept[row.budget])} by itself"
+    if (broken := single_row_infeasible(linear)) is not None:
+        i, sign = kept[broken[0].budget], broken[1]
+        return "multipliers", f"every allocation breaks {_row_name(reduced, i)} by itself", {i: sign}
     if isinstance(answer.certificate, Multipliers | Core):
         values = dict(enumerate(answer.certificate.values))
         if proves_infeasible(linear, tuple(values.get(i, 0.0) for i in kept)):
-            return "multipliers", "the budget rows exclude each other (proved by multipliers)"
+            prices = {i: values.get(i, 0.0) for i in kept}
+            return "multipliers", "the budget rows exclude each other (proved by multipliers)", prices
     wanted = answer.claim == "infeasible" or isinstance(answer.certificate, Enumeration)
     if small_enough(given, MOST_ALLOCATIONS if wanted else EAGER_ALLOCATIONS):
         found = enumerate_all(given, None)
         if found.proved:
-            return "enumeration", "no allocation keeps every budget and coupling (all were looked at)"
-    return None, ""
+            return "enumeration", "no allocation keeps every budget and coupling (all were looked at)", {}
+    return None, "", {}
 
 
 def _stated_names(reduced: Reduced, g: int) -> str:

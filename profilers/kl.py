@@ -43,7 +43,8 @@ class Kl(Profiler):
     full, with a warning.
 
     Attributes:
-        samples: use only the first so many calibration samples; 32 to 64 usually rank choices as well as 256.
+        samples: use only the first so many rows of calibration data (images, sequences, pairs of texts); 32 to 64
+            usually rank choices as well as 256.
         cache_bytes: memory for remembered outputs; batches are taken as many at a time as fit, at least one.
             0: remember nothing.
     """

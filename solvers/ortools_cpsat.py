@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from allocator.statement import FloatArray, IntArray, Number
 
 FINE = 40  # a group's range in the objective becomes at least 2^40 steps,
 TOTAL = 52  # or the sum of all ranges 2^52, where that is finer
-ROOM = 2.0**60  # largest sum that CP-SAT is handed; it refuses what could pass 2^63
+ROOM = 60  # sums that CP-SAT is handed stay below 2^60; it refuses what could pass 2^63
 FLOAT_ROOM = 50  # a float row's largest sum becomes about 2^50 steps
 
 
@@ -49,7 +50,7 @@ def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[
     from ortools.sat.python import cp_model
 
     program = _Program(model)
-    built = program.build(hint)
+    built = program.build(hint, program.offset(limits.gap))
     solver = cp_model.CpSolver()
     parameters = solver.parameters
     parameters.num_workers = limits.threads or 1
@@ -61,50 +62,55 @@ def _solve(model: Milp, limits: Limits, hint: FloatArray | None, seen: Callable[
     parameters.catch_sigint_signal = False
     if limits.time is not None:
         parameters.max_time_in_seconds = max(limits.left, 0.001)
-    choices = [built.get_bool_var_from_proto_index(i) for i in range(len(model.row))]
 
     class Watch(cp_model.CpSolverSolutionCallback):
         def on_solution_callback(self) -> None:
-            seen(np.array([self.boolean_value(v) for v in choices], np.float64))
+            seen(np.array(list(self.response_proto.solution), np.float64))
 
     status = solver.solve(built, Watch())
     if status == cp_model.INFEASIBLE:
         return Found("infeasible")
     if status == cp_model.MODEL_INVALID:
         raise SolverError(f"CP-SAT refuses the model: {built.validate()}; try scipy_milp or ortools_mip")
-    bound = model.constant + solver.best_objective_bound / program.steps
+    steps = solver.best_objective_bound - program.offset(limits.gap)
+    bound = model.constant + math.ldexp(steps, -program.power)
     if status == cp_model.UNKNOWN:
         return Found("unknown", None, bound if math.isfinite(bound) else None, program.error)
-    x = np.array([solver.boolean_value(v) for v in choices], np.float64)
+    x = np.array(list(solver.response_proto.solution), np.float64)
     return Found("optimal" if status == cp_model.OPTIMAL else "feasible", x, bound, program.error)
 
 
 class _Program:
     """The program in integers.
 
-    steps: how many make 1 of the objective. error: by how much rounding can change an objective.
+    power: the objective is counted in steps of 2^-power. error: by how much rounding can change an objective.
     """
 
     def __init__(self, model: Milp) -> None:
         self.model = model
         value = model.objective
-        widest = float(np.abs(value).max(initial=0.0))
-        total = math.fsum(self._sizes(np.abs(value)))
-        if np.array_equal(np.floor(value), value) and total < 2.0**53:
-            self.steps = 1.0
+        widest = math.frexp(float(np.abs(value).max(initial=0.0)))[1]
+        total = math.frexp(math.fsum(self._sizes(np.abs(value))))[1]
+        if total <= TOTAL and np.array_equal(np.floor(value), value):
+            self.power = 0
         else:
-            fine = max(FINE + 1 - math.frexp(widest)[1], TOTAL - math.frexp(total)[1])
-            self.steps = math.ldexp(1.0, min(fine, math.frexp(ROOM / total)[1] - 1))
-        self.objective = np.rint(value * self.steps).astype(np.int64)
-        self.error = math.fsum(self._sizes(np.abs(value - self.objective / self.steps)))
-        self.error += len(model.maxima) / self.steps  # their shares are rounded to whole steps too
+            self.power = min(max(FINE + 1 - widest, TOTAL - total), ROOM - total)
+        exact = np.ldexp(value, self.power)
+        self.objective = np.rint(exact).astype(np.int64)
+        steps = math.fsum(self._sizes(np.abs(exact - self.objective)))
+        self.error = math.ldexp(steps + len(model.maxima), -self.power)  # a maximum's shares are whole steps too
+
+    def offset(self, gap: float) -> float:
+        """The objective's constant in steps, where a relative gap has to see it."""
+        steps = math.ldexp(self.model.constant, self.power) if gap else 0.0
+        return steps if abs(steps) < 2.0**ROOM else 0.0
 
     def _sizes(self, value: FloatArray) -> list[float]:
         """The largest entry of each group, then every other variable's: what an allocation can add up to."""
         count = len(self.model.row)
         return [*np.maximum.reduceat(value[:count], self.model.start[:-1]).tolist(), *value[count:].tolist()]
 
-    def build(self, hint: FloatArray | None) -> Any:
+    def build(self, hint: FloatArray | None, offset: float) -> Any:
         """The CP-SAT model, written into its message in bulk."""
         from ortools.sat.python import cp_model
 
@@ -113,23 +119,22 @@ class _Program:
         tops = {m.variable: int(self.objective[m.variable]) for m in model.maxima}
         for i in range(model.variables):
             self.proto.variables.add().domain.extend([0, tops.get(i, 1)])
-        for first, last in zip(model.start[:-1].tolist(), model.start[1:].tolist(), strict=True):
+        for first, last in itertools.pairwise(model.start.tolist()):
             self.proto.constraints.add().exactly_one.literals.extend(list(range(first, last)))
         for block in model.blocks:
-            rows = block if block.value.dtype.kind == "i" and block.reach < ROOM else self._rounded(block)
+            rows = block if block.value.dtype.kind == "i" and block.reach < 2.0**ROOM else self._rounded(block)
             for row in rows.rows():
                 self._add(*row)
         for m in model.maxima:
             share = np.rint(m.rows.value * float(tops[m.variable])).astype(np.int64)
-            for i, (first, last) in enumerate(
-                zip(m.rows.indptr[:-1].tolist(), m.rows.indptr[1:].tolist(), strict=True)
-            ):
+            for first, last in itertools.pairwise(m.rows.indptr.tolist()):
                 index = np.append(m.rows.index[first:last], m.variable)
-                self._add(index, np.append(share[first:last], -1), None, int(m.rows.hi[i]))
+                self._add(index, np.append(share[first:last], -1), None, 0)
         priced = np.flatnonzero(self.objective)
         once = np.isin(priced, list(tops))
         self.proto.objective.vars.extend(priced.tolist())
         self.proto.objective.coeffs.extend(np.where(once, 1, self.objective[priced]).tolist())
+        self.proto.objective.offset = offset
         if hint is not None:
             scale = np.ones(model.variables)
             scale[list(tops)] = list(tops.values())
@@ -153,6 +158,6 @@ class _Program:
         off[block.index] = np.abs(exact - value)
         slip = math.fsum(self._sizes(off)) + 1e-15 * 2.0**FLOAT_ROOM
         lo, hi = (np.ldexp(x, power) for x in block.float_limits())
-        low = [math.ceil(x - slip) if x > -ROOM else -NONE for x in np.minimum(lo, ROOM).tolist()]
-        high = [math.floor(x + slip) if x < ROOM else NONE for x in np.maximum(hi, -ROOM).tolist()]
+        low = [math.ceil(x - slip) if x > -(2.0**ROOM) else -NONE for x in np.minimum(lo, 2.0**ROOM).tolist()]
+        high = [math.floor(x + slip) if x < 2.0**ROOM else NONE for x in np.maximum(hi, -(2.0**ROOM)).tolist()]
         return Block(block.indptr, block.index, value, np.array(low, np.int64), np.array(high, np.int64), block.budget)

@@ -83,8 +83,11 @@ def proves_infeasible(linear: Linear, values: Sequence[float]) -> bool:
     return not np.isfinite(minima).all() or math.fsum([*minima.tolist(), -priced.paid, -priced.paid_error]) > 0
 
 
-def single_row_infeasible(linear: Linear) -> Row | None:
-    """A row that even the cheapest (for a min, the dearest) choices break; exact arithmetic where it is exact."""
+def single_row_infeasible(linear: Linear) -> tuple[Row, float] | None:
+    """A row that even the cheapest (for a min, the dearest) choices break, and its price: 1 for a max, −1 for a min.
+
+    In exact arithmetic where the row is exact.
+    """
     start = linear.problem.indptr[:-1]
     for row in linear.rows:
         for sign, limit in ((1, row.hi), (-1, row.lo)):
@@ -101,5 +104,5 @@ def single_row_infeasible(linear: Linear) -> Row | None:
                 room = 4 * EPSILON * (math.fsum(np.abs(best).tolist()) + abs(float(limit)))
                 broken = math.fsum([*best.tolist(), -sign * float(limit)]) > room
             if broken:
-                return row
+                return row, float(sign)
     return None

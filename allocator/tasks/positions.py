@@ -13,16 +13,16 @@ ELEMENTS_AT_ONCE = 1 << 23
 
 
 def per_sample(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(sum, count) [N] in float64 of ``values`` [N, ...positions] where ``mask`` holds."""
-    flat = values.reshape(len(values), -1).double()
+    """(sum, count) [N] in float64 on the CPU of ``values`` [N, ...positions] where ``mask`` holds."""
+    flat = values.detach().reshape(len(values), -1).cpu().double()
     if mask is None:
         return flat.sum(1), torch.full((len(flat),), float(flat.shape[1]), dtype=torch.float64)
-    keep = mask.reshape(len(values), -1)
-    return torch.where(keep, flat, 0.0).sum(1).cpu(), keep.sum(1).double().cpu()
+    keep = mask.reshape(len(values), -1).cpu()
+    return torch.where(keep, flat, 0.0).sum(1), keep.sum(1).double()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """−log softmax(logits)[target] in float64, [N, ...positions]; targets below 0 give 0 (mask them out)."""
+    """−log softmax(logits)[target] in float64, [N, ...positions]; targets below 0 count as class 0: mask them out."""
     flat, wanted = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).clamp(min=0)
     step = max(1, ELEMENTS_AT_ONCE // logits.shape[-1])
     parts = [

@@ -301,7 +301,7 @@ def test_rows_are_drawn_in_where_cutting_does_not_help() -> None:
 
     def blind(model: Milp, limits: Limits, hint: Any, seen: Seen) -> Found:
         """Sees no cut, and the row only roughly."""
-        i = int(np.argmin(np.where(uses <= model.blocks[0].hi[0] + 0.2, worth, np.inf)))
+        i = int(np.argmin(np.where(uses <= model.blocks[0].hi[0] + 0.6, worth, np.inf)))
         return Found("optimal", vectors[i], float(worth[i]) + model.constant)
 
     answer = solve_milp(problem, Limits(), blind)

@@ -181,7 +181,7 @@ def test_an_infeasible_problem_is_seen_through_whatever_is_claimed() -> None:
         assert solution.status == "infeasible"
         assert solution.claim is None
         assert solution.certificate == {"kind": "multipliers", "checked": True}
-        assert solution.multipliers == (None,)
+        assert solution.multipliers == (1.0,)
         assert solution.slack == (None,)
 
 
