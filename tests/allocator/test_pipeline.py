@@ -82,9 +82,9 @@ def test_a_path_a_mapping_and_a_problem_are_the_same(golden: Path, example: dict
 
 
 def test_the_solver_is_described_well_enough_to_run_it_again(example: dict[str, Any]) -> None:
-    plain = allocator.solve(example | {"interactions": [], "couplings": []}, solver="lagrangian", rounds=7, seed=5)
+    plain = allocator.solve(example | {"interactions": [], "couplings": []}, solver="lagrangian", starts=7, seed=5)
     assert plain.solver["name"] == "lagrangian"
-    assert plain.solver["options"] == {"rounds": 7}
+    assert plain.solver["options"] == {"starts": 7}
     assert plain.solver["limits"]["seed"] == 5
     automatic = allocator.solve(example, solver="auto")
     assert "chosen_because" in automatic.solver

@@ -157,8 +157,8 @@ def test_brute_force_splits_heads_and_tails_right() -> None:
         solution = allocator.solve(problem, solver="brute_force")
         assert solution.status == "optimal"
         assert solution.run["statistics"]["allocations"] == 5**7
-        for rounds in (0, 1):
-            other = allocator.solve(problem, solver="lagrangian", rounds=100 * rounds + 1)
+        for starts in (1, 101):
+            other = allocator.solve(problem, solver="lagrangian", starts=starts)
             if other.objective is not None:
                 assert other.objective >= (solution.objective or 0.0) - 1e-12
 
@@ -232,11 +232,11 @@ def test_incumbents_are_reported_ever_better() -> None:
 
 
 def test_options_are_read_and_refused_by_name() -> None:
-    allocator.solve(knapsack(0, groups=3), solver="lagrangian", rounds="5")
-    with pytest.raises(UsageError, match="has no option 'turns'; it takes rounds"):
+    allocator.solve(knapsack(0, groups=3), solver="lagrangian", starts="5")
+    with pytest.raises(UsageError, match="has no option 'turns'; it takes starts"):
         allocator.solve(knapsack(0, groups=3), solver="lagrangian", turns=5)
-    with pytest.raises(UsageError, match=r"rounds='many' must be like 2000"):
-        allocator.solve(knapsack(0, groups=3), solver="lagrangian", rounds="many")
+    with pytest.raises(UsageError, match=r"starts='many' must be like 8"):
+        allocator.solve(knapsack(0, groups=3), solver="lagrangian", starts="many")
 
 
 def test_declared_features_are_known() -> None:

@@ -142,10 +142,10 @@ def test_gives_up_when_there_are_too_many_states() -> None:
 
 
 def test_huge_integers_are_compared_as_integers() -> None:
-    """2^53 + 1 and 2^53 are one float: the cheaper allocation must be told from the one over the budget."""
-    costs = np.array([[2**53 + 1, 2**53], [1, 0]])
+    """As floats 2^53 + 3 and 2^53 + 4 are one: what costs one too much must not pass for better."""
+    costs = np.array([[2**53 + 3, 2**53 + 2], [1, 0]])
     scores = np.array([[0.0, 1.0], [0.0, 5.0]])
-    problem = Problem.from_arrays(scores, costs, budgets={"cost": 2**53 + 1})
+    problem = Problem.from_arrays(scores, costs, budgets={"cost": 2**53 + 3})
     linear = linearise(problem)
     for prices in ((0.0,), (1e-3,), (2.0,)):
         assert attempt(linear, prices, 1.0).proved

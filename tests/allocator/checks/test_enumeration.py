@@ -13,7 +13,7 @@ from allocator.problem import Problem
 from allocator.testing.claims import tolerance
 from allocator.testing.depth import times
 from allocator.testing.random_problems import random_rows
-from allocator.testing.reference import Places, Reference
+from allocator.testing.reference import Best, Places, Reference
 
 
 def better(reference: Reference, a: Places, b: Places) -> bool:
@@ -104,13 +104,15 @@ def test_only_small_problems_are_looked_at() -> None:
 
 
 def test_a_maximum_counts_its_sum_only_among_equals() -> None:
+    """(1, 0) has the least maximum by a hair, (0, 1) by far the smaller sum: the maximum decides."""
     rows = _pair([3.0, 3.0 - 1e-13], [0, 1], loss={"terms": {"s": 1.0}, "aggregate": "max"})
+    rows["budgets"] = [{"resource": "c", "max": 1}]
     rows["groups"][1]["choices"][0]["score"]["s"] = 1.0
     rows["groups"][1]["choices"][1]["score"]["s"] = 0.0
     problem = Problem.from_rows(rows)
-    assert enumerate_all(problem, problem.evaluate(np.array([1, 1]))).proved
-    check = enumerate_all(problem, problem.evaluate(np.array([1, 0])))
-    assert not check.proved
+    assert Reference(rows).best == Best((1, 0), 3.0 - 1e-13, 4.0 - 1e-13)
+    assert enumerate_all(problem, problem.evaluate(np.array([1, 0]))).proved
+    assert not enumerate_all(problem, problem.evaluate(np.array([0, 0]))).proved
 
 
 @pytest.mark.parametrize("aggregate", ["sum", "max"])

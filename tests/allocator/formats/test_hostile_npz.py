@@ -290,6 +290,14 @@ def test_a_string_may_stand_once_in_a_table(table: str, folder: Path) -> None:
     )
 
 
+def test_a_code_of_minus_one_is_no_tag(folder: Path) -> None:
+    arrays = arrays_of(folder)
+    arrays["tags/code"][0] = -1
+    problem = load_problem(stamped(folder, write_arrays(arrays)))
+    assert [g.tags for g in problem.groups][:2] == [("stage1",), ("conv", "stage1")]
+    assert problem.in_scope(["conv"]).tolist()[:2] == [False, True]
+
+
 def test_a_tag_that_no_group_has_scopes_no_budget(folder: Path) -> None:
     """It stands in the table, but in no group: the row form could not say it, so the columns may not either."""
     head = json.loads((folder / "p.json").read_text())

@@ -130,6 +130,29 @@ def test_the_hash_sees_every_number_and_no_note(rows: dict[str, Any], rng: Any) 
     assert content_sha256(Problem.from_rows(rows)) != before
 
 
+def test_the_hash_sees_every_number_of_the_example(example: dict[str, Any]) -> None:
+    before = content_sha256(Problem.from_rows(example))
+    places = [p for p in leaves(example) if p[0] not in ("meta", "generator", "format", "version")]
+    assert len(places) > 500
+    for path in places[::3]:
+        target: Any = example
+        for step in path[:-1]:
+            target = target[step]
+        old = target[path[-1]]
+        if isinstance(old, str | bool):
+            continue
+        target[path[-1]] = old * 2 + 1 if path[-1] != "bits" else 3
+        assert content_sha256(Problem.from_rows(example)) != before, path
+        target[path[-1]] = old
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if not isinstance(tree, dict | list):
+        return [path]
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return [leaf for key, value in items for leaf in leaves(value, (*path, key))]
+
+
 def test_the_order_of_names_within_choices_does_not_matter(example: dict[str, Any]) -> None:
     other = json.loads(json.dumps(example))
     for group in other["groups"]:
