@@ -120,9 +120,7 @@ def reference_total(problem: Problem, resource: str) -> Number:
         allowed = np.ones(problem.choice_count, bool) if problem.allowed is None else problem.allowed
         empty = np.flatnonzero(~np.logical_or.reduceat(allowed, problem.indptr[:-1]))
         if len(empty):
-            raise UsageError(
-                f"budget {resource} in %: {_name(problem, int(empty[0]))} has no allowed choice"
-            )
+            raise UsageError(f"budget {resource} in %: {_name(problem, int(empty[0]))} has no allowed choice")
         low = np.iinfo(np.int64).min if column.dtype == np.int64 else -np.inf
         dearest = np.maximum.reduceat(np.where(allowed, column, low), problem.indptr[:-1])
         spec = problem.resources[resource]

@@ -18,6 +18,7 @@ from allocator.statement import Budget, FloatArray, Number
 
 ROUNDING = 2 * float(np.finfo(float).eps)
 SMALL = 1e-280  # below it powers lose digits
+VANISHED = 1e-322  # what a power may lose at the end of the range of floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,5 +176,6 @@ def _loss_row(problem: Problem, i: int, budget: Budget, free: NDArray[np.bool_])
 
     hi = None if budget.max is None else power(upper(budget.max, False)) * widen if budget.max >= 0 else -1.0
     lo = None if budget.min is None else power(lower(budget.min, False)) / widen
-    lo = 0.0 if lo is not None and lo < SMALL else lo  # the powers of small unaries may vanish altogether
+    lost = VANISHED * problem.group_count
+    hi, lo = None if hi is None else hi + lost, None if lo is None else lo - lost
     return Row(i, (unary / scale) ** p, lo, hi, False)

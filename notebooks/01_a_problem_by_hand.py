@@ -28,6 +28,7 @@ import allocator
 # Each layer can take 5 or 6 units, and only 7 are there. A search that trusts its own arithmetic may still
 # hand something back. Here the answer is `infeasible`, and the core has proved it.
 
+
 # %%
 def layer(name, losses, costs, resource="units"):
     choices = [

@@ -52,6 +52,7 @@ for group in problem.groups[:2]:
 #
 # The budget lies halfway between uniform 2-bit and uniform 3-bit rounding: uniform has to fall back to 2 bits.
 
+
 # %%
 def uniform_bytes(label):
     places = [next(i for i, c in enumerate(g.choices) if c.label == label) for g in problem.groups]

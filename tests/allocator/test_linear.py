@@ -11,7 +11,7 @@ import pytest
 
 from allocator import features
 from allocator.errors import UnsupportedError
-from allocator.linear import linearise
+from allocator.linear import SMALL, linearise
 from allocator.problem import Problem
 from allocator.testing.claims import tolerance
 from allocator.testing.depth import times
@@ -35,9 +35,11 @@ def test_values_and_rows_say_what_the_problem_says() -> None:
         for places in reference.allocations():
             taken = problem.indptr[:-1] + np.array(places)
             total = math.fsum(linear.value[taken].tolist())
-            assert linear.objective(total) == pytest.approx(
-                reference.objective(places), rel=1e-12, abs=tolerance(reference) + 1e-300
-            )
+            objective, slip = reference.objective(places), tolerance(reference) + 1e-300
+            if linear.power != 1 and total < SMALL:  # the powers of small unaries vanish
+                assert linear.objective(total) <= objective + slip
+            else:
+                assert linear.objective(total) == pytest.approx(objective, rel=1e-12, abs=slip)
             kept = bool(linear.free[taken].all())
             for row in linear.rows:
                 use = math.fsum(row.column[taken].tolist()) if not row.exact else sum(row.column[taken].tolist())
@@ -85,6 +87,12 @@ def test_a_row_on_a_p_norm_lets_through_what_just_keeps_it() -> None:
         for group in rows["groups"]:
             for choice in group["choices"]:
                 choice["score"]["s"] = rng.random() * 10.0 ** rng.choice([0, 0, -3, -9])
+        if rng.random() < 0.3:  # powers at the very end of the range of floats
+            rows["loss"]["p"] = 40
+            for group in rows["groups"]:
+                for choice in group["choices"]:
+                    choice["score"]["s"] = 10.0 ** rng.uniform(-7.98, -7.9)
+            rows["groups"][0]["choices"][0]["score"]["s"] = 1.0
         places = (rng.randrange(3), rng.randrange(3))
         loss = Reference(rows).loss(places)
         edge = {"max": loss / (1 + 1e-12), "min": loss * (1 + 1e-12)}

@@ -19,7 +19,7 @@ from allocator.testing.strategies import documents
 
 
 @given(documents())
-@settings(max_examples=times(60))
+@settings(max_examples=times(40))
 def test_views_show_the_rows(rows: dict[str, Any]) -> None:
     problem = Problem.from_rows(rows)
     assert len(problem.groups) == problem.group_count == len(rows["groups"])
@@ -47,7 +47,7 @@ def test_views_show_the_rows(rows: dict[str, Any]) -> None:
 
 
 @given(documents())
-@settings(max_examples=times(60))
+@settings(max_examples=times(40))
 def test_scopes_and_labels_are_those_of_the_names(rows: dict[str, Any]) -> None:
     problem = Problem.from_rows(rows)
     for tags in ((), ("x",), ("x", "z"), ("none",), None):

@@ -8,7 +8,7 @@ from profilers.ggn import Ggn
 from profilers.kl import Kl
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -19,9 +19,9 @@ def test_a_stopped_run_goes_on(workload_of, space, tmp_path, statistic):
 
     def stop_early(stage, done, total):
         if any(tmp_path.iterdir()):
-            raise Stop
+            raise StoppedError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         profile(workload_of("twice"), space, statistic, progress=stop_early, resume=tmp_path)
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left

@@ -1,4 +1,4 @@
-"""The backends that rest on libraries, as they answer before the core proves anything: claims, bounds, limits."""
+"""The exact backends that rest on libraries, as they answer before the core proves anything: claims, bounds, limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from allocator.checks.lagrangian import lower_bound, proves_infeasible
 from allocator.errors import SolverError, UnsupportedError, UsageError
 from allocator.evaluation import Outcome, lexicographic, scale_of
 from allocator.isolation import solve_isolated
-from allocator.linear import linearise
 from allocator.names import encode
 from allocator.problem import Problem
 from allocator.protocols import Limits, Solver
@@ -30,7 +27,6 @@ from allocator.testing.claims import tolerance
 from allocator.testing.depth import times
 from allocator.testing.random_problems import LINEAR, PARTS, random_rows
 from allocator.testing.reference import Reference
-from solvers.cvxpy_relaxation import CvxpyRelaxation
 from solvers.ortools_cpsat import OrtoolsCpsat
 from solvers.ortools_mip import OrtoolsMip
 from solvers.scipy_milp import ScipyMilp
@@ -323,82 +319,6 @@ def test_mathopts_own_message_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(backend, "_proto", spoiled)
     with pytest.raises(SolverError, match=r"scip.*finite range.*ortools_cpsat"):
         OrtoolsMip().solve(larger(0, groups=4), Limits())
-
-
-# -- the relaxation --------------------------------------------------------------------------------------------------
-
-
-def relaxed(first: int) -> Iterator[tuple[int, Problem, Outcome | None, float, Answer]]:
-    solver = CvxpyRelaxation()
-    for seed in range(first, first + times(120)):
-        rows = random_rows(seed, LINEAR | {"loss_budgets", "pnorm_loss"}, most_allocations=150)
-        problem = reduce(Problem.from_rows(rows)).problem
-        if problem is None:
-            continue
-        try:
-            answer = ask(solver, problem)
-        except UnsupportedError:  # a p-norm in a mixture
-            continue
-        yield seed, problem, best_of(problem), tolerance(Reference(rows)), answer
-
-
-def test_the_relaxation_bounds_and_rounds() -> None:
-    proved = missed = compared = 0
-    gaps = []
-    for seed, problem, best, slip, answer in relaxed(30_000):
-        if best is None:
-            assert answer.choice is None, seed
-            if answer.claim == "infeasible" and answer.certificate is not None:
-                assert proves_infeasible(linearise(problem), answer.certificate.values), seed  # type: ignore[union-attr]
-            continue
-        compared += 1
-        assert answer.claim != "infeasible", seed
-        if answer.claimed_bound is not None:
-            assert answer.claimed_bound <= best.objective + slip, seed
-            assert answer.certificate is not None
-            linear = linearise(problem)
-            checked = linear.objective(lower_bound(linear, answer.certificate.values))  # type: ignore[union-attr]
-            assert checked == pytest.approx(answer.claimed_bound, rel=1e-6, abs=1e-6 * scale_of(problem)), seed
-        if answer.choice is None:
-            missed += 1
-            continue
-        found = outcome(problem, answer)
-        gaps.append((found.objective - best.objective) / max(scale_of(problem), 1e-300))
-        if answer.claim == "optimal":
-            assert found.objective <= best.objective + slip, seed
-            proved += 1
-    assert missed <= compared // 25
-    assert proved >= compared // 3
-    assert np.mean(gaps) < 0.01
-
-
-def test_the_relaxation_is_close_on_problems_of_real_size() -> None:
-    problem = larger(8, groups=100)
-    rows = (*problem.budgets, Budget(score="s", max=1e3), Budget(resource="bytes", min=1))
-    answer = ask(CvxpyRelaxation(), problem.replace(budgets=rows))
-    found = outcome(problem, answer).objective
-    assert answer.claimed_bound is not None
-    assert found - answer.claimed_bound <= 0.02 * found
-    assert answer.certificate is not None
-    price, *idle = answer.certificate.values  # type: ignore[union-attr]
-    assert price > 0
-    assert idle == pytest.approx([0.0, 0.0], abs=1e-6 * price)
-
-
-def test_rows_that_exclude_each_other_are_proved_infeasible() -> None:
-    rng = np.random.default_rng(0)
-    first = rng.integers(1, 100, (20, 4))
-    problem = Problem.from_arrays({"s": rng.random((20, 4))}, {"a": first, "b": 100 - first})
-    rows = (Budget(resource="a", max=900), Budget(resource="b", max=900))
-    answer = ask(CvxpyRelaxation(), problem.replace(budgets=rows))
-    assert answer.claim == "infeasible"
-    assert answer.certificate is not None
-    assert proves_infeasible(linearise(problem.replace(budgets=rows)), answer.certificate.values)  # type: ignore[union-attr]
-
-
-def test_the_relaxation_refuses_interactions() -> None:
-    with pytest.raises(UnsupportedError, match="interactions"):
-        ask(CvxpyRelaxation(), chained(larger(9)))
 
 
 # -- libraries that share objects ------------------------------------------------------------------------------------

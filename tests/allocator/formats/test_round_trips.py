@@ -22,7 +22,7 @@ from allocator.testing.depth import times
 from allocator.testing.reference import Reference
 from allocator.testing.strategies import documents
 
-QUICK = settings(max_examples=times(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=times(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def same(first: Problem, second: Problem) -> None:
@@ -36,7 +36,7 @@ def same(first: Problem, second: Problem) -> None:
 
 
 @given(documents(most_allocations=40))
-@settings(max_examples=times(120))
+@settings(max_examples=times(70))
 def test_rows_come_back(rows: dict[str, Any]) -> None:
     problem = Problem.from_rows(rows)
     again = Problem.from_rows(problem_to_rows(problem))
@@ -104,7 +104,7 @@ def test_the_same_problem_gives_the_same_files(tmp_path: Path, rows: dict[str, A
 
 
 @given(documents(most_allocations=40), st.randoms(use_true_random=False))
-@settings(max_examples=times(80))
+@settings(max_examples=times(50))
 def test_the_hash_sees_every_number_and_no_note(rows: dict[str, Any], rng: Any) -> None:
     before = content_sha256(Problem.from_rows(rows))
     for key in ("meta", "provenance", "generator", "x-mine", "x-null"):
@@ -133,8 +133,8 @@ def test_the_hash_sees_every_number_and_no_note(rows: dict[str, Any], rng: Any) 
 def test_the_hash_sees_every_number_of_the_example(example: dict[str, Any]) -> None:
     before = content_sha256(Problem.from_rows(example))
     places = [p for p in leaves(example) if p[0] not in ("meta", "generator", "format", "version")]
-    assert len(places) > 500
-    for path in places[::3]:
+    assert len(places) > 400
+    for path in [*places[::4], *(p for p in places if p[0] in ("interactions", "budgets", "couplings"))]:
         target: Any = example
         for step in path[:-1]:
             target = target[step]
