@@ -241,26 +241,34 @@ def _relations(p: Problem) -> Iterator[Fault]:
 
 def _overflows(p: Problem) -> Iterator[Fault]:
     """Numbers whose sums or products could leave the range of floats."""
-    from allocator.evaluation import loss_size, resource_size
-
+    columns: list[tuple[str, str, NDArray[Any]]] = [("cost", r, v) for r, v in p.costs.items()]
+    columns += [("score", s, v) for s, v in p.scores.items()] + [("remainder", s, v) for s, v in p.remainder.items()]
+    for part, name, column in columns:
+        if not _most(column) < LARGEST:
+            row = int(np.abs(column).argmax())
+            yield Fault(_choice(p, row, part, name), "is too large to be added up; scale these numbers down")
+            return
     with np.errstate(over="ignore", invalid="ignore"):
-        columns = [("cost", r, np.abs(v.astype(np.float64))) for r, v in p.costs.items()]
-        columns += [("score", s, np.abs(v)) for s, v in p.scores.items()]
-        columns += [("remainder", s, np.abs(v)) for s, v in p.remainder.items()]
-        for part, name, column in columns:
-            if not column.sum() < LARGEST:
-                row = int(column.argmax())
-                yield Fault(_choice(p, row, part, name), "is too large to be added up; scale these numbers down")
-                return
-        if not np.abs(p.unary).sum() < LARGEST:
+        loss = _most(p.unary)
+        if not loss < LARGEST:
             row = int(np.abs(p.unary).argmax())
             yield Fault(_choice(p, row, "score"), "times its weight is too large; scale the scores or the weights down")
-        elif p.interactions and not loss_size(p) < LARGEST:
-            yield Fault("/interactions", "add up to more than floats hold; scale the vectors or values down")
-        for name, weight in p.minimize.items():
-            size = loss_size(p) if name == "loss" else resource_size(p, name)
-            if not abs(weight) * size < LARGEST:
-                yield Fault(pointer("minimize", name), "times its weight is too large; scale the weight down")
+            return
+        if p.interactions:
+            from allocator.evaluation import loss_size
+
+            loss = loss_size(p)
+            if not loss < LARGEST:
+                yield Fault("/interactions", "add up to more than floats hold; scale the vectors or values down")
+    for name, weight in p.minimize.items():
+        size = loss if name == "loss" else _most(p.costs[name]) + abs(float(p.resources[name].offset))
+        if not abs(weight) * size < LARGEST:
+            yield Fault(pointer("minimize", name), "times its weight is too large; scale the weight down")
+
+
+def _most(column: NDArray[Any]) -> float:
+    """No sum over the column is larger; infinite or NaN where its entries are."""
+    return max(abs(float(column.max())), abs(float(column.min()))) * len(column)
 
 
 def warnings_of(p: Problem) -> tuple[str, ...]:
