@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from allocator.testing.depth import DEPTH
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two threads on a busy core can be ten times slower
 
 GOLDEN = Path(__file__).parent / "golden"
 
