@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
+from numbers import Integral, Real
 from typing import Any
 
 from allocator.errors import UnavailableError, UsageError
@@ -100,22 +101,31 @@ def make(group: str, name: str, options: Mapping[str, Any]) -> Any:
         UsageError: an option that it does not have, or a value that cannot be meant.
     """
     kind = find(group, name).load()
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise UnavailableError(f"{group.removesuffix('s')} {name!r} is unavailable: it is not a dataclass")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     read: dict[str, Any] = {}
     for key, value in options.items():
         if key not in fields:
             takes = f"it takes {', '.join(fields)}" if fields else "it takes none"
             raise UsageError(f"{group.removesuffix('s')} {name!r} has no option {key!r}; {takes}")
-        read[key] = _read(name, fields[key], value) if isinstance(value, str) else value
+        read[key] = _read(name, fields[key], value)
     try:
         return kind(**read)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{group.removesuffix('s')} {name!r}: {error}") from error
 
 
-def _read(name: str, option: dataclasses.Field[Any], text: str) -> Any:
-    """Text from the command line as the type of the option's default."""
+def _read(name: str, option: dataclasses.Field[Any], text: Any) -> Any:
+    """A value of the type of the option's default, or text from the command line read as that type."""
     default = option.default
+    if not isinstance(text, str):
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        whole = isinstance(default, int)
+        fits = isinstance(text, Integral if whole else Real) and not isinstance(text, bool)
+        if number and not fits:
+            raise UsageError(f"{name}: option {option.name}={text!r} must be like {default!r}")
+        return text
     try:
         if isinstance(default, bool):
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]

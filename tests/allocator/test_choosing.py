@@ -1,0 +1,110 @@
+"""`auto` and the features it goes by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allocator import registry
+from allocator.choosing import choose_solver
+from allocator.features import ALL, MEANING
+from allocator.problem import Problem
+from allocator.reduce import reduce
+from allocator.testing.random_problems import random_rows
+
+
+def larger(rows: dict[str, Any]) -> Problem:
+    """The same kind of problem with more groups than anyone can look at."""
+    groups = list(rows["groups"])
+    for i in range(14):
+        choices = [{**groups[0]["choices"][0], "name": f"n{k}", "label": "a", "allowed": True} for k in range(3)]
+        groups.append({"name": f"more{i}", "choices": choices, "tags": ["x", "y", "z"]})
+    return Problem.from_rows(rows | {"groups": groups})
+
+
+def test_every_choice_takes_the_problem() -> None:
+    names = set()
+    for seed in range(150):
+        for problem in (Problem.from_rows(random_rows(seed)), larger(random_rows(seed))):
+            reduced = reduce(problem).problem
+            name, why = choose_solver(reduced)
+            assert why
+            names.add(name)
+            if reduced is not None:
+                assert reduced.features <= registry.find("solvers", name).load().features
+    assert len(names) >= 3
+
+
+def test_many_groups_go_to_the_bound_and_repair() -> None:
+    scores = np.zeros((6000, 2))
+    assert choose_solver(Problem.from_arrays(scores, scores))[0] == "lagrangian"
+    assert choose_solver(Problem.from_arrays(scores[:100], scores[:100]))[0] == "ortools_mip"
+    assert choose_solver(None)[0] == "brute_force"
+
+
+def _rows(**parts: Any) -> dict[str, Any]:
+    groups = [
+        {
+            "name": n,
+            "tags": ["x"],
+            "choices": [{"name": c, "cost": {"c": k, "m": k}, "score": {"s": k}} for k, c in enumerate("ab")],
+        }
+        for n in "gh"
+    ]
+    return {
+        "format": "allocation-problem",
+        "version": 1,
+        "resources": {"m": {"aggregate": "max"}},
+        "groups": groups,
+        **parts,
+    }
+
+
+PAIR = {"a": ["g", "a"], "b": ["h", "a"], "value": 1.0}
+BASIS = {"eigenvalues": [1.0], "vectors": {"g": {"a": [1.0]}}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({}, set()),
+        ({"pins": {"g": "a"}}, set()),
+        ({"budgets": [{"resource": "c", "max": 1}]}, set()),
+        ({"budgets": [{"resource": "c", "max": 1}, {"resource": "c", "max": 2}]}, {"several_budgets"}),
+        ({"budgets": [{"resource": "c", "max": 1, "min": 0}]}, {"several_budgets", "lower_budgets"}),
+        ({"budgets": [{"resource": "c", "min": 1}]}, {"lower_budgets"}),
+        ({"budgets": [{"resource": "c", "max": 1, "tags": ["x"]}]}, {"scoped_budgets"}),
+        ({"budgets": [{"score": "s", "max": 1}]}, {"score_budgets"}),
+        ({"budgets": [{"loss": True, "max": 1}]}, {"loss_budgets"}),
+        ({"budgets": [{"resource": "m", "max": 1}, {"resource": "c", "max": 1}]}, set()),
+        ({"budgets": [{"resource": "m", "max": 1, "tags": ["x"]}]}, set()),
+        ({"budgets": [{"resource": "m", "min": 1}]}, {"max_resource", "lower_budgets"}),
+        ({"minimize": "c"}, {"resource_objective"}),
+        ({"minimize": {"loss": 1, "c": 1}}, {"resource_objective"}),
+        ({"minimize": {"loss": 2}}, set()),
+        ({"minimize": "m"}, {"resource_objective", "max_resource"}),
+        ({"loss": {"aggregate": "max"}}, {"max_loss"}),
+        ({"loss": {"aggregate": "max"}, "minimize": "c"}, {"resource_objective"}),
+        ({"loss": {"aggregate": "max"}, "minimize": "c", "budgets": [{"loss": True, "max": 1}]},
+         {"resource_objective", "max_loss", "loss_budgets"}),
+        ({"loss": {"aggregate": "pnorm", "p": 2}}, {"pnorm_loss"}),
+        ({"interactions": [{"score": "s", "pairs": [PAIR]}]}, {"pairs"}),
+        ({"interactions": [{"score": "s", "basis": BASIS}]}, {"basis"}),
+        ({"interactions": [{"score": "s", "basis": BASIS}], "minimize": "c"}, {"resource_objective"}),
+        ({"interactions": [{"score": "s", "basis": BASIS}], "loss": {"terms": {"s": 0.0}}}, set()),
+        ({"couplings": [{"kind": "same_choice", "groups": ["g", "h"]}]}, {"same_choice"}),
+        ({"couplings": [{"kind": "max_distinct", "count": 1}]}, {"max_distinct"}),
+        ({"couplings": [{"kind": "at_most", "count": 1, "choices": [["g", "a"]]}]}, {"cardinality"}),
+        ({"couplings": [{"kind": "implies", "if": ["g", "a"], "then": ["h", "a"]}]}, {"implies"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_features_are_those_that_a_solver_must_understand(parts: dict[str, Any], expected: set[str]) -> None:
+    assert Problem.from_rows(_rows(**parts)).features == expected
+
+
+def test_every_feature_has_a_meaning_in_words() -> None:
+    assert set(MEANING) == ALL
+    assert all(MEANING.values())
