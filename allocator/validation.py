@@ -254,16 +254,23 @@ def _overflows(p: Problem) -> Iterator[Fault]:
             row = int(np.abs(p.unary).argmax())
             yield Fault(_choice(p, row, "score"), "times its weight is too large; scale the scores or the weights down")
             return
-        if p.interactions:
-            from allocator.evaluation import loss_size
-
-            loss = loss_size(p)
+        for i, interaction in enumerate(p.interactions):
+            loss += _reach(p, interaction) * max(p.loss.terms.get(interaction.score, 0.0), 1.0)
             if not loss < LARGEST:
-                yield Fault("/interactions", "add up to more than floats hold; scale the vectors or values down")
+                yield Fault(pointer("interactions", i), "adds up to more than floats hold; scale its numbers down")
+                return
     for name, weight in p.minimize.items():
         size = loss if name == "loss" else _most(p.costs[name]) + abs(float(p.resources[name].offset))
         if not abs(weight) * size < LARGEST:
             yield Fault(pointer("minimize", name), "times its weight is too large; scale the weight down")
+
+
+def _reach(p: Problem, part: Pairs | Basis) -> float:
+    """No loss of this interaction is larger: Σ |pairs|, or Σ_i (|e_i| + 1)·(Σ_g max_k |v_gi|)²."""
+    if isinstance(part, Pairs):
+        return float(np.abs(part.value).sum())
+    largest = np.maximum.reduceat(np.abs(part.vectors.astype(np.float64)), p.indptr[:-1], axis=0).sum(axis=0)
+    return float((np.abs(part.eigenvalues) + 1) @ largest**2)
 
 
 def _most(column: NDArray[Any]) -> float:

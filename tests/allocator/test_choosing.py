@@ -99,7 +99,7 @@ BASIS = {"eigenvalues": [1.0], "vectors": {"g": {"a": [1.0]}}}
         ({"couplings": [{"kind": "at_most", "count": 1, "choices": [["g", "a"]]}]}, {"cardinality"}),
         ({"couplings": [{"kind": "implies", "if": ["g", "a"], "then": ["h", "a"]}]}, {"implies"}),
     ],
-    ids=str,
+    ids=lambda part: "+".join(sorted(part)) or "none",  # a set has no order
 )  # fmt: skip
 def test_features_are_those_that_a_solver_must_understand(parts: dict[str, Any], expected: set[str]) -> None:
     assert Problem.from_rows(_rows(**parts)).features == expected

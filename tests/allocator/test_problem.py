@@ -196,7 +196,7 @@ def _plain() -> dict[str, Any]:
         ({"couplings": (Cardinality("at_most", (-1,), 1),)}, "does not exist"),
         ({"interactions": (Pairs("s", np.zeros((2, 2), int), np.zeros(3)),)}, "index and value differ in length"),
         ({"interactions": (Basis("s", np.zeros(2), np.zeros((4, 3))),)}, "vectors of shape (4, 3)"),
-        ({"interactions": (Basis("s", np.array([1.0]), np.full((4, 1), 1e200)),)}, "add up to more than floats hold"),
+        ({"interactions": (Basis("s", np.array([1.0]), np.full((4, 1), 1e200)),)}, "adds up to more than floats hold"),
         ({"minimize": {"c": 1e305}}, "/minimize/c: "),
         ({"minimize": {}}, "/minimize: is empty"),
         ({"minimize": {"loss": float("nan")}}, "/minimize/loss: numbers must be finite"),

@@ -40,6 +40,12 @@ def _append(path: str, value: Any) -> Any:
 C0 = "/groups/0/choices/1"
 WORDING: list[tuple[str, Any, str, str]] = [
     (
+        "vectors that overflow",
+        _set("/interactions/0/basis/vectors/head/int2/0", 1e200),
+        "/interactions/0",
+        "adds up to",
+    ),
+    (
         "string for a cost",
         _set(f"{C0}/cost/weight_bytes", "9"),
         f"{C0}/cost/weight_bytes",
