@@ -13,7 +13,7 @@ import allocator
 from allocator.testing.claims import false_claims
 from allocator.testing.reference import Reference
 
-CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "example.expected.json").read_text())
+CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "golden" / "example.expected.json").read_text())
 
 
 def test_there_are_eleven_cases() -> None:
