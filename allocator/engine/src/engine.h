@@ -1,0 +1,21 @@
+/* Shared by the C kernels of the exact engine. Arrays come as addresses of C-contiguous numpy arrays:
+ * the limited API then needs no buffer protocol, and one binary serves every CPython from 3.11 on.
+ * Every kernel releases the GIL while it runs, and touches no Python object meanwhile. */
+#ifndef ALLOCATOR_ENGINE_H
+#define ALLOCATOR_ENGINE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__gnu_linux__)
+/* One binary for all x86-64 machines: the loader picks the clone for vectors of 256 bits where there are any. */
+#define VECTORISED __attribute__((target_clones("avx2", "default")))
+#else
+#define VECTORISED
+#endif
+
+/* Seconds on a clock that never goes back. */
+double now_seconds(void);
+
+#endif
