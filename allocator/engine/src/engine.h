@@ -18,4 +18,6 @@
 /* Seconds on a clock that never goes back. */
 double now_seconds(void);
 
+PyObject *native_single(PyObject *self, PyObject *args);
+
 #endif

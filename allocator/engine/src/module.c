@@ -14,6 +14,7 @@ double now_seconds(void)
 }
 
 static PyMethodDef methods[] = {
+    {"single", native_single, METH_VARARGS, "One budget: see allocator/engine/single.py."},
     {NULL, NULL, 0, NULL},
 };
 

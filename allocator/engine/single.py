@@ -1,0 +1,93 @@
+"""One budget, exactly: the linear relaxation, reduced-cost fixing, and a list program on what survives.
+
+Both engines, C and numpy, take a `Knapsack` and return `Found`. (Dyer 1984, Zemel 1984: relaxation without a
+general LP solver; Pisinger 1995: list program on a growing core.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from allocator.engine import native
+from allocator.engine.knapsack import Knapsack
+from allocator.statement import IntArray
+
+MOST_NODES = 48_000_000
+LIMITS = {0: None, 1: "time", 2: "states"}
+INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one call found.
+
+    rows: row of the taken choice of each group [G]; None where no allocation keeps the capacity.
+    multiplier: optimal for the relaxation, per unit of the knapsack's own capacity.
+    short: value(rows) − short is a lower bound on every allocation's value; 0 where the rows are optimal.
+    limit: None, "time" or "states". statistics: divisor, states, groups, passes, …
+    """
+
+    rows: IntArray | None
+    multiplier: float
+    short: float
+    limit: str | None
+    statistics: dict[str, Any]
+
+    @property
+    def proved(self) -> bool:
+        """Whether nothing better than the rows is left (or nothing keeps the capacity)."""
+        return self.limit is None
+
+
+def solve_single(
+    knapsack: Knapsack,
+    *,
+    tolerance: float | None = None,
+    seconds: float = math.inf,
+    most_nodes: int = MOST_NODES,
+    start: IntArray | None = None,
+    engine: str | None = None,
+) -> Found:
+    """Least Σ value within the capacity.
+
+    Args:
+        knapsack: the normal form.
+        tolerance: gains up to it may be left alone; default a quarter of 1e-12·Σ_g max |value|.
+        seconds: stop after so many, with what there is.
+        most_nodes: changes remembered at most (8 bytes each).
+        start: rows [G] of an allocation to begin from; one over the capacity is left out.
+        engine: "c" or "numpy"; default C where the extension is there.
+    """
+    if start is not None and sum(knapsack.cost[start].tolist()) > knapsack.capacity:
+        start = None
+    kernels = native() if engine != "numpy" else None
+    if kernels is None:
+        from allocator.engine.single_numpy import solve
+
+        return solve(knapsack, tolerance, seconds, most_nodes, start)
+    groups = len(knapsack.indptr) - 1
+    taken = np.empty(groups, np.int64)
+    numbers = np.zeros(12)
+    free = 0 if knapsack.free is None else knapsack.free.ctypes.data
+    kernels.single(
+        knapsack.indptr.ctypes.data,
+        knapsack.value.ctypes.data,
+        knapsack.cost.ctypes.data,
+        free,
+        groups,
+        min(max(knapsack.capacity, -INT64), INT64),
+        -1.0 if tolerance is None else tolerance,
+        min(seconds, 1e9),
+        most_nodes,
+        0 if start is None else start.ctypes.data,
+        taken.ctypes.data,
+        numbers.ctypes.data,
+    )
+    infeasible, limit, multiplier, short, *counts = numbers.tolist()
+    names = ("divisor", "core_divisor", "states", "longest", "core_groups", "passes", "open")
+    statistics = {"engine": "c", **{n: int(v) for n, v in zip(names, counts, strict=False)}}
+    return Found(None if infeasible else taken, multiplier, short, LIMITS[int(limit)], statistics)
