@@ -72,20 +72,18 @@ def solve_single(
     groups = len(knapsack.indptr) - 1
     taken = np.empty(groups, np.int64)
     numbers = np.zeros(12)
-    free = 0 if knapsack.free is None else knapsack.free.ctypes.data
     kernels.single(
-        knapsack.indptr.ctypes.data,
-        knapsack.value.ctypes.data,
-        knapsack.cost.ctypes.data,
-        free,
-        groups,
+        knapsack.indptr,
+        knapsack.value,
+        knapsack.cost,
+        knapsack.free,
+        start,
         min(max(knapsack.capacity, -INT64), INT64),
         -1.0 if tolerance is None else tolerance,
         min(seconds, 1e9),
         most_nodes,
-        0 if start is None else start.ctypes.data,
-        taken.ctypes.data,
-        numbers.ctypes.data,
+        taken,
+        numbers,
     )
     infeasible, limit, multiplier, short, *counts = numbers.tolist()
     names = ("divisor", "core_divisor", "states", "longest", "core_groups", "passes", "open")

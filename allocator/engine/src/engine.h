@@ -1,6 +1,5 @@
-/* Shared by the C kernels of the exact engine. Arrays come as addresses of C-contiguous numpy arrays:
- * the limited API then needs no buffer protocol, and one binary serves every CPython from 3.11 on.
- * Every kernel releases the GIL while it runs, and touches no Python object meanwhile. */
+/* Shared by the C kernels of the exact engine. Arrays come through the buffer protocol, which the limited API has
+ * from Python 3.11 on: one binary serves every later one. Every kernel releases the GIL while it runs. */
 #ifndef ALLOCATOR_ENGINE_H
 #define ALLOCATOR_ENGINE_H
 

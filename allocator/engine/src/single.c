@@ -460,48 +460,60 @@ static int free_part(const Core *core, const uint8_t *is_free, Part *out)
 
 PyObject *native_single(PyObject *self, PyObject *args)
 {
-    unsigned long long start, value, cost, is_free, known, taken, numbers;
-    long long groups, capacity, nodes;
+    Py_buffer start, value, cost, is_free, known, taken, numbers;
+    long long capacity, nodes;
     double tolerance, seconds;
     (void)self;
-    if (!PyArg_ParseTuple(args, "KKKKLLddLKKK", &start, &value, &cost, &is_free, &groups, &capacity, &tolerance,
-                          &seconds, &nodes, &known, &taken, &numbers))
+    if (!PyArg_ParseTuple(args, "y*y*y*z*z*LddLw*w*", &start, &value, &cost, &is_free, &known, &capacity, &tolerance,
+                          &seconds, &nodes, &taken, &numbers))
         return NULL;
     int failed = 0;
-    Py_BEGIN_ALLOW_THREADS;
-    Core core = {groups, (const int64_t *)(uintptr_t)start, (const double *)(uintptr_t)value,
-                 (const int64_t *)(uintptr_t)cost, NULL, NULL};
-    Single s = {0};
-    Part part = {0};
-    s.core = &core;
-    s.capacity = capacity;
-    s.limits = (Limits){tolerance, now_seconds() + seconds, INFINITY, nodes};
-    s.taken = (int64_t *)(uintptr_t)taken;
-    s.start = (const int64_t *)(uintptr_t)known;
-    if (is_free) {
-        failed = free_part(&core, (const uint8_t *)(uintptr_t)is_free, &part);
-        s.core = &part.core;
-        s.start = NULL; /* rows are not items here */
+    int64_t groups = start.len / 8 - 1;
+    int fits = groups > 0 && value.len == cost.len && taken.len == 8 * groups && numbers.len >= 8 * 12 &&
+               (!is_free.buf || is_free.len * 8 == cost.len) && (!known.buf || known.len == taken.len);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS;
+        Core core = {groups, start.buf, value.buf, cost.buf, NULL, NULL};
+        Single s = {0};
+        Part part = {0};
+        s.core = &core;
+        s.capacity = capacity;
+        s.limits = (Limits){tolerance, now_seconds() + seconds, INFINITY, nodes};
+        s.taken = taken.buf;
+        s.start = known.buf;
+        if (is_free.buf) {
+            failed = free_part(&core, is_free.buf, &part);
+            s.core = &part.core;
+            s.start = NULL; /* rows are not items here */
+        }
+        failed = failed ? failed : solve(&s);
+        if (!failed && is_free.buf)
+            for (int64_t g = 0; g < groups; g++)
+                s.taken[g] = part.place[s.taken[g]];
+        drop(&part);
+        double *out = numbers.buf;
+        out[0] = s.infeasible;
+        out[1] = s.listed.limit;
+        out[2] = s.multiplier;
+        out[3] = s.listed.value - s.listed.bound; /* what is not proved */
+        out[4] = (double)s.divisor;
+        out[5] = (double)s.listed.divisor;
+        out[6] = (double)s.listed.states;
+        out[7] = (double)s.listed.longest;
+        out[8] = (double)s.listed.groups;
+        out[9] = (double)s.passes;
+        out[10] = (double)s.open;
+        out[11] = s.scale;
+        Py_END_ALLOW_THREADS;
     }
-    failed = failed ? failed : solve(&s);
-    if (!failed && is_free)
-        for (int64_t g = 0; g < groups; g++)
-            s.taken[g] = part.place[s.taken[g]];
-    drop(&part);
-    double *out = (double *)(uintptr_t)numbers;
-    out[0] = s.infeasible;
-    out[1] = s.listed.limit;
-    out[2] = s.multiplier;
-    out[3] = s.listed.value - s.listed.bound; /* what is not proved */
-    out[4] = (double)s.divisor;
-    out[5] = (double)s.listed.divisor;
-    out[6] = (double)s.listed.states;
-    out[7] = (double)s.listed.longest;
-    out[8] = (double)s.listed.groups;
-    out[9] = (double)s.passes;
-    out[10] = (double)s.open;
-    out[11] = s.scale;
-    Py_END_ALLOW_THREADS;
+    Py_buffer *all[] = {&start, &value, &cost, &is_free, &known, &taken, &numbers};
+    for (int i = 0; i < 7; i++)
+        if (all[i]->obj)
+            PyBuffer_Release(all[i]);
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "arrays do not fit together");
+        return NULL;
+    }
     if (failed)
         return PyErr_NoMemory();
     Py_RETURN_NONE;
