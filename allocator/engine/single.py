@@ -7,40 +7,17 @@ general LP solver; Pisinger 1995: list program on a growing core.)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from allocator.engine import native
+from allocator.engine import native, single_numpy
+from allocator.engine.found import Found
 from allocator.engine.knapsack import Knapsack
 from allocator.statement import IntArray
 
 MOST_NODES = 48_000_000
 LIMITS = {0: None, 1: "time", 2: "states"}
 INT64 = 2**63 - 1
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What one call found.
-
-    rows: row of the taken choice of each group [G]; None where no allocation keeps the capacity.
-    multiplier: optimal for the relaxation, per unit of the knapsack's own capacity.
-    short: value(rows) − short is a lower bound on every allocation's value; 0 where the rows are optimal.
-    limit: None, "time" or "states". statistics: divisor, states, groups, passes, …
-    """
-
-    rows: IntArray | None
-    multiplier: float
-    short: float
-    limit: str | None
-    statistics: dict[str, Any]
-
-    @property
-    def proved(self) -> bool:
-        """Whether nothing better than the rows is left (or nothing keeps the capacity)."""
-        return self.limit is None
 
 
 def solve_single(
@@ -66,9 +43,7 @@ def solve_single(
         start = None
     kernels = native() if engine != "numpy" else None
     if kernels is None:
-        from allocator.engine.single_numpy import solve
-
-        return solve(knapsack, tolerance, seconds, most_nodes, start)
+        return single_numpy.solve(knapsack, tolerance, seconds, most_nodes, start)
     groups = len(knapsack.indptr) - 1
     taken = np.empty(groups, np.int64)
     numbers = np.zeros(12)
