@@ -32,4 +32,53 @@ class Enumeration:
     kind: ClassVar[str] = "enumeration"
 
 
-Certificate = Multipliers | Core | Enumeration
+@dataclass(frozen=True)
+class Leaf:
+    """A case whose bound or core search shows nothing better: prices of the budget rows."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ByRow:
+    """Two cases that cover everything: a row is taken, or it is not."""
+
+    row: int
+    taken: Case
+    other: Case
+
+
+@dataclass(frozen=True)
+class ByLabel:
+    """Two cases: a label (its code) occurs in the groups of a max_distinct (its number), or it does not."""
+
+    coupling: int
+    code: int
+    used: Case
+    unused: Case
+
+
+Case = Leaf | ByRow | ByLabel
+
+
+@dataclass(frozen=True)
+class Cases:
+    """A cover of the allocations that keep the couplings; the checker propagates the couplings in each case."""
+
+    root: Case
+    kind: ClassVar[str] = "tree"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The least maximum: nothing keeps the budgets below its level, and Σ unary is least at it.
+
+    values: prices at the level, for Σ unary. below: prices that show that the next lower level is infeasible.
+    """
+
+    values: tuple[float, ...]
+    below: tuple[float, ...] = ()
+    kind: ClassVar[str] = "threshold"
+
+
+Certificate = Multipliers | Core | Enumeration | Cases | Threshold
