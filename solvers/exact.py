@@ -29,6 +29,11 @@ from allocator.solution import Answer
 CLOSE = 2.5e-13  # of Σ_g max |value|: a quarter of what `optimal` leaves open
 ENGINES = ("auto", "c", "numpy")
 MIP = "ortools_mip"
+OUT_OF = {
+    "nodes": "the search under several budgets ran out of nodes",
+    "cases": "the couplings made too many cases",
+    "rounding": "the limit of a float row lies within rounding",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +81,21 @@ class Exact:
                 found = solve_threshold(problem, oracle)
             except UnsupportedError:
                 return _handed_over(problem, limits, start, "its rows are not separable")
-            return _answer(problem, found, found.bound, limits)
+            return self._finished(problem, found, found.bound, limits, start)
         try:
             linear = linearise(problem)
         except UnsupportedError as error:
             return _handed_over(problem, limits, start, str(error))
         found = self._separated(linear, limits=limits, begin=begin, tolerance=_tolerance(linear, limits, self._engine))
-        if found.limit in ("nodes", "cases"):
-            best = start if found.rows is None else found.rows - problem.indptr[:-1]
-            return _handed_over(problem, limits, best, f"the search ran out of {found.limit}")
-        return _answer(problem, found, linear.objective(found.bound), limits)
+        return self._finished(problem, found, linear.objective(found.bound), limits, start)
+
+    def _finished(
+        self, problem: Problem, found: Separated, bound: float, limits: Limits, start: NDArray[np.int64] | None
+    ) -> Answer:
+        if found.limit not in OUT_OF:
+            return _answer(problem, found, bound, limits)
+        best = start if found.rows is None else found.rows - problem.indptr[:-1]
+        return _handed_over(problem, limits, best, OUT_OF[found.limit])
 
     @property
     def _engine(self) -> str | None:

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from allocator.linear import Linear, Row
 from allocator.statement import BoolArray, FloatArray, IntArray
 
+EPSILON = float(np.finfo(float).eps)
 LARGEST_SUM = 61  # Σ of the largest costs stays below 2^61: sums and differences of sums fit int64
 
 
@@ -19,8 +19,8 @@ class Knapsack:
     """min Σ value[taken] subject to Σ cost[taken] ≤ capacity, one free choice per group.
 
     value [N] float64 and cost [N] int64 of any sign; indptr [G+1]; free [N] or None where all are.
-    power: integer costs are the row's own times 2^power. margin: what rounding a float row to integers
-    took off the capacity (0 where nothing was rounded). sign: −1 where the row is a min (costs are negated).
+    power: one unit of the row is 2^power units of cost. margin: what rounding a float row to integers took off
+    the capacity (0 where nothing was rounded). sign: −1 where the row is a min (costs are negated).
     """
 
     value: FloatArray
@@ -52,25 +52,34 @@ def knapsack_of(linear: Linear) -> Knapsack:
     if row.exact:
         cost = row.column if sign > 0 else -row.column
         return Knapsack(linear.value, cost, indptr, free, sign * int(limit), sign=sign)
-    cost, power, rounded = to_integers(row, indptr)
-    cost = cost if sign > 0 else -cost
-    margin = linear.problem.group_count if rounded else 0
-    capacity = _floor_scaled(sign * float(limit), power) - margin
-    return Knapsack(linear.value, cost, indptr, free, capacity, power, margin, sign)
+    return _rounded(linear, row, sign, float(limit), free)
 
 
-def to_integers(row: Row, indptr: IntArray) -> tuple[NDArray[np.int64], int, bool]:
-    """A float column as integers times 2^−power, the finest that sums allow, and whether anything was rounded.
+def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray | None) -> Knapsack:
+    """A float row in integers: what each choice uses beyond its group's least, as fine as the sums allow.
 
-    Each entry moves by at most half a unit, so a sum over G groups by at most G/2 units: relative to the sum
-    of the largest entries that is G·2^−61, less than a running sum in floats would lose.
+    Choices that alone break the limit are cut off just above it, so that they do not coarsen the rest.
     """
-    column = row.column.astype(np.float64)
-    largest = float(np.maximum.reduceat(np.abs(column), indptr[:-1]).sum())
-    power = LARGEST_SUM - 1 - math.frexp(largest)[1] if largest > 0 else 0
-    scaled = np.ldexp(column, power)
+    indptr, group_of = linear.problem.indptr, linear.problem.group_of
+    column = sign * row.column.astype(np.float64)
+    least = np.minimum.reduceat(np.where(linear.free, column, np.inf), indptr[:-1])
+    rest = math.fsum([sign * limit, *(-least).tolist()])
+    size = float(np.abs(least).sum()) + abs(limit)
+    reach = max(rest, 0.0) * (1 + 1e-9) + 1e-9 * size
+    more = np.where(linear.free, np.minimum(column - least[group_of], 2 * reach or 1.0), 0.0)
+    largest = float(np.maximum.reduceat(more, indptr[:-1]).sum())
+    if largest == 0.0:
+        return Knapsack(linear.value, np.zeros(len(column), np.int64), indptr, free, 0 if rest >= 0 else -1, sign=sign)
+    power = LARGEST_SUM - 1 - math.frexp(largest)[1]
+    scaled = np.ldexp(more, power)
     whole = np.rint(scaled)
-    return whole.astype(np.int64), power, not np.array_equal(whole, scaled)
+    kept = np.where(linear.free & (more <= reach), np.abs(column), 0.0)
+    lost = float(np.maximum.reduceat(kept, indptr[:-1]).sum()) * EPSILON  # by the differences
+    exact = lost == 0.0 or (np.array_equal(whole, scaled) and np.array_equal(more + least[group_of], column))
+    margin = 0 if exact else linear.problem.group_count + math.ceil(math.ldexp(lost, power))
+    return Knapsack(
+        linear.value, whole.astype(np.int64), indptr, free, _floor_scaled(rest, power) - margin, power, margin, sign
+    )
 
 
 def _floor_scaled(limit: float, power: int) -> int:

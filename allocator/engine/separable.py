@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from allocator.certificate import Certificate, Core
-from allocator.engine.knapsack import Knapsack, knapsack_of
+from allocator.engine.found import Found
+from allocator.engine.knapsack import EPSILON, Knapsack, knapsack_of
 from allocator.engine.single import solve_single
 from allocator.errors import UnsupportedError
+from allocator.evaluation import lower, upper
 from allocator.linear import Linear
 from allocator.statement import IntArray
 
@@ -63,43 +67,60 @@ def solve_separable(
     if len(sides) > 1 or any(r.hi is not None and r.lo is not None for r in sides):
         return _several(linear, tolerance, seconds, start, engine)
     knapsack = knapsack_of(linear)
-    first = linear.problem.indptr[:-1]
-    for capacity in _capacities(knapsack):
-        found = solve_single(
-            Knapsack(**{**vars(knapsack), "capacity": capacity}),
-            tolerance=tolerance,
-            seconds=seconds(),
-            start=start,
-            engine=engine,
-        )
-        exact = not sides or sides[0].exact
-        if exact or found.rows is None or linear.problem.evaluate(found.rows - first).feasible:
-            break
+    found, limit = _kept(
+        linear, knapsack, partial(solve_single, tolerance=tolerance, seconds=seconds(), start=start, engine=engine)
+    )
     prices = [0.0] * count
     if sides:
         prices[sides[0].budget] = knapsack.price(found.multiplier)
+    if found.rows is None and limit is not None:
+        return Separated(None, math.inf, -math.inf, False, tuple(prices), None, limit, found.statistics)
     if found.rows is None:
         if sides:
             prices[sides[0].budget] = float(knapsack.sign)
         return Separated(None, math.inf, math.inf, True, tuple(prices), None, None, found.statistics)
     total = math.fsum(linear.value[found.rows].tolist())
     certificate = Core(tuple(prices))
-    return Separated(
-        found.rows, total, total - found.short, False, tuple(prices), certificate, found.limit, found.statistics
-    )
+    return Separated(found.rows, total, total - found.short, False, tuple(prices), certificate, limit, found.statistics)
+
+
+def _kept(linear: Linear, knapsack: Knapsack, solve: Callable[[Knapsack], Found]) -> tuple[Found, str | None]:
+    """The engine's allocation and limit; a rounded row is tried a little loose, then a little tight.
+
+    What is best in the loose one and keeps the stated limit is best. Otherwise the tight one's must be as good;
+    "rounding" is the limit where it is not.
+    """
+    if not knapsack.margin:
+        found = solve(knapsack)
+        return found, found.limit
+    found = solve(dataclasses.replace(knapsack, capacity=knapsack.capacity + 2 * knapsack.margin))
+    if found.rows is None or _keeps_rows(linear, found.rows):
+        return found, found.limit
+    tight = solve(knapsack)
+    bound = float(linear.value[found.rows].sum()) - found.short
+    if tight.rows is None or not _keeps_rows(linear, tight.rows):
+        return dataclasses.replace(found, rows=None), "rounding"
+    short = float(linear.value[tight.rows].sum()) - bound
+    close = 4 * EPSILON * float(np.abs(linear.value[tight.rows]).sum())
+    return dataclasses.replace(tight, short=short), tight.limit or ("rounding" if short > close else None)
+
+
+def _keeps_rows(linear: Linear, rows: IntArray) -> bool:
+    """Whether an allocation keeps the stated budgets behind the rows."""
+    outcome = linear.problem.evaluate(rows - linear.problem.indptr[:-1])
+    for row in linear.rows:
+        budget, use = linear.problem.budgets[row.budget], outcome.used[row.budget]
+        if budget.max is not None and use > upper(budget.max, row.exact):
+            return False
+        if budget.min is not None and use < lower(budget.min, row.exact):
+            return False
+    return True
 
 
 def _several(
     linear: Linear, tolerance: float, seconds: Callable[[], float], start: IntArray | None, engine: str | None
 ) -> Separated:
     raise UnsupportedError("several budgets")
-
-
-def _capacities(knapsack: Knapsack) -> list[int]:
-    """The capacity; for a rounded row also smaller ones, where the stated limit turns out to be broken."""
-    if not knapsack.margin:
-        return [knapsack.capacity]
-    return [knapsack.capacity - step * knapsack.margin for step in (0, 4, 64, 1024)]
 
 
 def _every_group_is_free(linear: Linear) -> bool:
