@@ -18,4 +18,9 @@
 /* Seconds on a clock that never goes back. */
 double now_seconds(void);
 
+/* hull.c */
+PyObject *hull_count(PyObject *module, PyObject *args);
+PyObject *hull_order(PyObject *module, PyObject *args);
+PyObject *hull_walk(PyObject *module, PyObject *args);
+
 #endif
