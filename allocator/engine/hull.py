@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from allocator.statement import BoolArray, FloatArray, IntArray
 BLOCK = 2**15  # groups looked at together
 PAIRWISE = 4096  # drops summed in a row before the running total is renewed in twice the precision
 TINY = 2.0**-500  # values below it are scaled up: a slope, value over cost, must not lose digits
-_BUCKETS = 65536  # as in hull.c
+BUCKETS = 65536  # as in hull.c
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,117 +65,101 @@ def hull_moves(value: FloatArray, cost: IntArray, indptr: IntArray, free: BoolAr
         ValueError: a group has nothing to take.
     """
     value, cost = np.ascontiguousarray(value, np.float64), np.ascontiguousarray(cost, np.int64)
-    indptr = np.ascontiguousarray(indptr, np.int64)
+    indptr, groups = np.ascontiguousarray(indptr, np.int64), len(indptr) - 1
     free = None if free is None or free.all() else np.ascontiguousarray(free)
     largest = max(float(value.max()), -float(value.min()))
     power = -math.frexp(largest)[1] if 0 < largest < TINY else 0
     scaled = np.ldexp(value, power) if power else value
     kernel = native()
-    base, group, choice, slope = (
-        _ordered_in_numpy(scaled, cost, indptr, free)
-        if kernel is None
-        else _ordered_in_c(kernel, scaled, cost, indptr, free)
-    )
-    step, drop = _steps(kernel, value, cost, indptr, base, group, choice)
-    costs = np.empty(len(group) + 1, np.int64)
-    costs[0] = cost[indptr[:-1] + base].sum()
-    np.cumsum(step, out=costs[1:])
-    costs[1:] += costs[0]
-    del step
-    last = base.copy()
-    np.maximum.at(pos := np.full(len(base), -1, np.int64), group, np.arange(len(group)))
-    last[pos >= 0] = choice[pos[pos >= 0]]
-    least = math.fsum(value[indptr[:-1] + last].tolist())
-    return Hull(base, group, choice, np.ldexp(slope, -power) if power else slope, costs, _falling(drop, least))
+    columns = (value, np.ldexp(value, power) if power else value, cost, indptr, free)
+    walk = _in_numpy(*columns) if kernel is None else _in_c(kernel, *columns)
+    ends = (value[indptr[:-1][i : i + BLOCK] + walk.last[i : i + BLOCK]].tolist() for i in range(0, groups, BLOCK))
+    walk.values[-1] = math.fsum(chain.from_iterable(ends))
+    _rise(walk.values)
+    slope = np.ldexp(walk.slope, -power) if power else walk.slope
+    return Hull(walk.base, walk.group, walk.choice, slope, walk.costs, walk.values)
 
 
-def _falling(drop: FloatArray, least: float) -> FloatArray:
-    """Running totals that end at `least`: out[m] = least + Σ drop[m:], never rising with m."""
-    out = np.empty(len(drop) + 1)
-    out[-1] = least
-    high, low = least, 0.0
-    for end in range(len(drop), 0, -PAIRWISE):
-        part = drop[max(end - PAIRWISE, 0) : end]
-        out[max(end - PAIRWISE, 0) : end] = (high + (low + np.cumsum(part[::-1])))[::-1]
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """A hull in the making: `values` still holds what each move takes off; last [G] is where the walk ends."""
+
+    base: NDArray[np.int32]
+    last: NDArray[np.int32]
+    group: NDArray[np.int32]
+    choice: NDArray[np.int32]
+    slope: FloatArray
+    costs: IntArray
+    values: FloatArray
+
+
+def _rise(values: FloatArray) -> None:
+    """Running totals in place of drops, from the end: out[m] = values[-1] + Σ values[m:-1], never falling towards 0."""
+    high, low = float(values[-1]), 0.0
+    for end in range(len(values) - 1, 0, -PAIRWISE):
+        part = values[max(end - PAIRWISE, 0) : end]
         add = float(part.sum()) + low
+        part[:] = (high + (low + np.cumsum(part[::-1])))[::-1]
+        np.maximum(part, values[end], out=part)  # blocks may disagree in the last digit
         total = high + add
         low = add - (total - high) if abs(high) >= abs(add) else high - (total - add)
         high = total
-    np.maximum.accumulate(out[::-1], out=out[::-1])  # blocks may disagree in the last digit
-    return out
 
 
 def _at(array: NDArray[Any] | None) -> int:
     return 0 if array is None else array.ctypes.data
 
 
-_Ordered = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], FloatArray]
-
-
-def _ordered_in_c(
-    kernel: Any, value: FloatArray, cost: IntArray, indptr: IntArray, free: BoolArray | None
-) -> _Ordered:
+def _in_c(
+    kernel: Any, value: FloatArray, scaled: FloatArray, cost: IntArray, indptr: IntArray, free: BoolArray | None
+) -> _Walk:
     groups = len(indptr) - 1
-    base, histogram = np.empty(groups, np.int32), np.empty(_BUCKETS, np.int64)
-    columns = (_at(value), _at(cost), _at(indptr), _at(free), groups)
+    base, histogram = np.empty(groups, np.int32), np.empty(BUCKETS, np.int64)
+    columns = (_at(scaled), _at(cost), _at(indptr), _at(free), groups)
     count = kernel.hull_count(*columns, _at(base), _at(histogram))
     if count < 0:
-        raise ValueError(f"group {-2 - count} has no choice that may be taken")
+        raise _stuck(-2 - count)
     group, choice, slope = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
     kernel.hull_order(*columns, _at(histogram), _at(group), _at(choice), _at(slope))
-    return base, group, choice, slope
+    costs, values, now = np.empty(count + 1, np.int64), np.empty(count + 1), base.copy()
+    costs[0] = cost[indptr[:-1] + base].sum()
+    moves = (_at(now), _at(group), _at(choice))
+    kernel.hull_walk(_at(value), _at(cost), _at(indptr), count, *moves, _at(costs), _at(values))
+    return _Walk(base, now, group, choice, slope, costs, values)
 
 
-def _steps(
-    kernel: Any | None,
-    value: FloatArray,
-    cost: IntArray,
-    indptr: IntArray,
-    base: NDArray[np.int32],
-    group: NDArray[np.int32],
-    choice: NDArray[np.int32],
-) -> tuple[IntArray, FloatArray]:
-    """What each move adds to the cost and takes off the value, both above 0."""
-    count = len(group)
-    if kernel is not None:
-        step, drop, now = np.empty(count, np.int64), np.empty(count), base.copy()
-        columns = (_at(value), _at(cost), _at(indptr), count)
-        kernel.hull_walk(*columns, _at(now), _at(group), _at(choice), _at(step), _at(drop))
-        return step, drop
-    order = np.argsort(group, kind="stable")  # the moves of a group side by side: each starts where the last ended
-    to = indptr[group[order]] + choice[order]
-    first = np.concatenate([[True], group[order][1:] != group[order][:-1]])[:count]
-    start = np.concatenate([to[:1], to[:-1]])
-    start[first] = (indptr[:-1] + base)[group[order][first]]
-    step, drop = np.empty(count, np.int64), np.empty(count)
-    step[order], drop[order] = cost[to] - cost[start], value[start] - value[to]
-    return step, drop
-
-
-def _ordered_in_numpy(value: FloatArray, cost: IntArray, indptr: IntArray, free: BoolArray | None) -> _Ordered:
-    """The same as the C kernel, group by group in blocks of equal size."""
+def _in_numpy(
+    value: FloatArray, scaled: FloatArray, cost: IntArray, indptr: IntArray, free: BoolArray | None
+) -> _Walk:
+    """The same as the C kernels, in blocks of groups of equal size."""
     kept = None if free is None else np.flatnonzero(free)
     start = indptr if kept is None else np.searchsorted(kept, indptr)
     sizes = np.diff(start)
     if (sizes == 0).any():
-        raise ValueError(f"group {int(np.argmin(sizes))} has no choice that may be taken")
-    base = np.empty(len(sizes), np.int32)
-    parts: list[tuple[NDArray[np.int32], NDArray[np.int32], FloatArray]] = []
+        raise _stuck(int(np.argmin(sizes)))
+    base, last = np.empty(len(sizes), np.int32), np.empty(len(sizes), np.int32)
+    parts: list[tuple[NDArray[Any], ...]] = []
     for members, size in _blocks(sizes):
         rows = start[members][:, None] + np.arange(size)
         rows = rows if kept is None else kept[rows]
-        place = (rows - indptr[members][:, None]).astype(np.int32)
-        taken, slope, edge = _chains(value[rows].T, cost[rows].T)
-        place = np.take_along_axis(place, taken.T, axis=1)
-        base[members] = place[:, 0]
-        owner = np.broadcast_to(members[:, None].astype(np.int32), place.shape)
-        parts.append((owner[edge.T], place[edge.T], slope.T[edge.T]))
-    group, choice, slope = (np.concatenate([p[i] for p in parts]) for i in range(3))
-    if len(np.unique(sizes)) > 1:  # blocks came by size
-        by_group = np.argsort(group, kind="stable")
-        group, choice, slope = group[by_group], choice[by_group], slope[by_group]
-    order = np.argsort(-slope, kind="stable")
-    return base, group[order], choice[order], slope[order]
+        vertex, slope, top = _chains(scaled[rows].T, cost[rows].T)
+        place = np.take_along_axis(rows - indptr[members][:, None], vertex.T, axis=1).astype(np.int32)
+        base[members], last[members] = place[:, 0], place[np.arange(len(members)), top]
+        edge = np.arange(1, size) <= top[:, None]
+        owner = np.broadcast_to(members[:, None].astype(np.int32), edge.shape)
+        parts.append((owner[edge], place[:, :-1][edge], place[:, 1:][edge], slope.T[:, 1:][edge]))
+    group, before, choice, slope = (np.concatenate(p) for p in zip(*parts, strict=True))
+    # a stable sort of what comes group by group; blocks came by size
+    order = np.argsort(-slope, kind="stable") if (np.diff(group) >= 0).all() else np.lexsort((group, -slope))
+    group, before, choice, slope = group[order], before[order], choice[order], slope[order]
+    first = indptr[group]
+    costs = np.concatenate([[cost[indptr[:-1] + base].sum()], cost[first + choice] - cost[first + before]])
+    values = np.concatenate([value[first + before] - value[first + choice], [0.0]])
+    return _Walk(base, last, group, choice, slope, np.cumsum(costs), values)
+
+
+def _stuck(group: int) -> ValueError:
+    return ValueError(f"group {group} has no choice that may be taken")
 
 
 def _blocks(sizes: IntArray) -> Iterator[tuple[IntArray, int]]:
@@ -185,8 +170,8 @@ def _blocks(sizes: IntArray) -> Iterator[tuple[IntArray, int]]:
             yield members[at : at + block], size
 
 
-def _chains(value: FloatArray, cost: IntArray) -> tuple[IntArray, FloatArray, BoolArray]:
-    """Hulls of groups in columns [k, B]: vertices as a stack [k, B], slope of the edge into each, which are edges."""
+def _chains(value: FloatArray, cost: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
+    """Hulls of groups in columns [k, B]: a stack of vertices [k, B], the slope of the edge into each, the last's place."""
     size, width = value.shape
     order = np.lexsort((value, cost), axis=0)
     value, cost = np.take_along_axis(value, order, 0), np.take_along_axis(cost, order, 0)
@@ -206,8 +191,7 @@ def _chains(value: FloatArray, cost: IntArray) -> tuple[IntArray, FloatArray, Bo
         top[active] += 1
         stack[top[active], active] = i
         slope[top[active], active] = into
-    edge = (np.arange(size)[:, None] <= top) & (np.arange(size)[:, None] > 0)
-    return np.take_along_axis(order, stack, 0), slope, edge
+    return np.take_along_axis(order, stack, 0), slope, top
 
 
 def _rate(value: FloatArray, cost: IntArray, last: IntArray, i: int, groups: IntArray) -> FloatArray:

@@ -247,15 +247,18 @@ static int order_edges(const Columns *c, int64_t *end, int32_t *group, int32_t *
     return 1;
 }
 
-/* What each move adds to the cost and takes off the value. `now` [groups] starts as the base and ends as the end. */
-static void walk(const Columns *c, int32_t *now, const int32_t *group, const int32_t *choice, int64_t n, int64_t *step,
-                 double *drop)
+/* The running cost after each move, and what the move takes off the value. total[0] comes filled in; `now` [groups]
+ * starts as the base and ends as the last allocation. */
+static void walk(const Columns *c, int32_t *now, const int32_t *group, const int32_t *choice, int64_t n,
+                 int64_t *total, double *drop)
 {
+    int64_t running = total[0];
     for (int64_t m = 0; m < n; m++) {
         int64_t start = c->indptr[group[m]];
         int64_t from = start + now[group[m]], to = start + choice[m];
         now[group[m]] = choice[m];
-        step[m] = c->cost[to] - c->cost[from];
+        running += c->cost[to] - c->cost[from];
+        total[m + 1] = running;
         drop[m] = c->value[from] - c->value[to];
     }
 }
@@ -303,19 +306,19 @@ PyObject *hull_order(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* hull_walk(value, cost, indptr, moves, now, group, choice, step, drop) */
+/* hull_walk(value, cost, indptr, moves, now, group, choice, total, drop) */
 PyObject *hull_walk(PyObject *module, PyObject *args)
 {
-    unsigned long long value, cost, indptr, now, group, choice, step, drop;
+    unsigned long long value, cost, indptr, now, group, choice, total, drop;
     long long moves;
     (void)module;
-    if (!PyArg_ParseTuple(args, "KKKLKKKKK", &value, &cost, &indptr, &moves, &now, &group, &choice, &step, &drop))
+    if (!PyArg_ParseTuple(args, "KKKLKKKKK", &value, &cost, &indptr, &moves, &now, &group, &choice, &total, &drop))
         return NULL;
     Columns c = {(const double *)(uintptr_t)value, (const int64_t *)(uintptr_t)cost,
                  (const int64_t *)(uintptr_t)indptr, NULL, 0};
     Py_BEGIN_ALLOW_THREADS
     walk(&c, (int32_t *)(uintptr_t)now, (const int32_t *)(uintptr_t)group, (const int32_t *)(uintptr_t)choice, moves,
-         (int64_t *)(uintptr_t)step, (double *)(uintptr_t)drop);
+         (int64_t *)(uintptr_t)total, (double *)(uintptr_t)drop);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }

@@ -16,7 +16,7 @@ double now_seconds(void)
 static PyMethodDef methods[] = {
     {"hull_count", hull_count, METH_VARARGS, "Cheapest choice of each group, and how many hull edges there are."},
     {"hull_order", hull_order, METH_VARARGS, "All hull edges by falling slope."},
-    {"hull_walk", hull_walk, METH_VARARGS, "What each move adds to the cost and takes off the value."},
+    {"hull_walk", hull_walk, METH_VARARGS, "Running cost of the moves, and what each takes off the value."},
     {NULL, NULL, 0, NULL},
 };
 
