@@ -169,3 +169,19 @@ def thinned(frontier: dict[str, Any]) -> dict[str, Any]:
     steps = out.get("steps")
     out["steps"] = kept if steps is None else steps[kept]
     return out
+
+
+def without_rows(problem: Problem, resource: str) -> Problem:
+    """The problem without the rows that are traded: those of the resource that have no tags."""
+    kept = tuple(b for b in problem.budgets if b.resource != resource or b.tags is not None)
+    return problem if len(kept) == len(problem.budgets) else problem.replace(budgets=kept)
+
+
+def empty_frontier(problem: Problem, resource: str, reasons: tuple[str, ...], limit: str | None = None) -> Frontier:
+    """A frontier without points, and why."""
+    none, ints = np.zeros(0), np.zeros(0, np.int32)
+    costs: IntArray | FloatArray = np.zeros(0, np.int64) if problem.exact(resource) else none
+    return Frontier(
+        problem=problem, resource=resource, base=ints, group=ints, choice=ints, costs=costs, objectives=none,
+        multipliers=none, limit=limit, reasons=reasons,
+    )  # fmt: skip

@@ -7,16 +7,16 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allocator.budgets import resolve
-from allocator.curve import Frontier, thinned
+from allocator.curve import Frontier, empty_frontier, thinned, without_rows
 from allocator.errors import UsageError
 from allocator.evaluation import scale_of, upper
-from allocator.pareto import empty, without_rows
 from allocator.pipeline import Interrupted, solve
 from allocator.problem import Problem
 from allocator.solution import Solution
@@ -65,8 +65,10 @@ def fill(
         raise UsageError(f"frontier: gap={gap}; give a share of 0 or more")
     if time_limit is not None and not (math.isfinite(time_limit) and time_limit > 0):
         raise UsageError(f"frontier: time_limit={time_limit}; give seconds above 0, or none")
-    budgets = None
-    if points is not None and not isinstance(points, int):
+    count, budgets = POINTS, None
+    if isinstance(points, int):
+        count = points
+    elif points is not None:
         budgets = [resolve(problem, resource, str(p)) for p in points]
     run = _Filling(problem, resource, start, settings, time_limit, progress)
     try:
@@ -74,7 +76,7 @@ def fill(
             if gap is not None:
                 run.refine(gap)
             else:
-                run.grid(budgets if budgets is not None else run.spread(points or POINTS))
+                run.grid(budgets if budgets is not None else run.spread(count))
     except _Stopped as stop:
         run.limit = str(stop)
     return run.merged()
@@ -213,7 +215,7 @@ class _Filling:
             if wide > gap and drop > gap and not nothing:
                 heapq.heappush(gaps, (-min(wide, drop), low, worth, high, best))
 
-        for (low, worth), (high, best) in zip(corners, corners[1:], strict=False):
+        for (low, worth), (high, best) in pairwise(corners):
             push(low, worth, high, best)
         while gaps:
             _, low, worth, high, best = heapq.heappop(gaps)
@@ -231,7 +233,7 @@ class _Filling:
         hull = self.hull
         if hull is None or not len(hull):
             if not self.found:
-                return empty(self.problem, self.resource, self.reasons, self.limit)
+                return empty_frontier(self.problem, self.resource, self.reasons, self.limit)
             hull = None
         found = sorted(self.found, key=lambda p: (p.cost, p.objective))
         if hull is not None:  # optimal at their own costs already, whatever rounding says
@@ -294,6 +296,4 @@ def _join(
     none = [np.zeros(0, np.int32)]
     fields["group"] = np.concatenate([c[0] for c in changes] or none).astype(np.int32)
     fields["choice"] = np.concatenate([c[1] for c in changes] or none).astype(np.int32)
-    return Frontier(
-        problem=problem, resource=resource, base=base, limit=limit, reasons=reasons, **thinned(fields)
-    )
+    return Frontier(problem=problem, resource=resource, base=base, limit=limit, reasons=reasons, **thinned(fields))

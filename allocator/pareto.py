@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from allocator.certificate import Core
-from allocator.curve import Frontier, thinned
+from allocator.curve import Frontier, empty_frontier, thinned, without_rows
 from allocator.engine.hull import Hull, hull_moves
 from allocator.engine.knapsack import to_integers
 from allocator.errors import ProblemError, UnsupportedError, UsageError
+from allocator.filling import fill
 from allocator.formats.digest import content_sha256
 from allocator.linear import SMALL, Linear, Row, linearise
 from allocator.problem import Problem
@@ -72,13 +73,11 @@ def frontier(
     stated = _load(problem)
     name = traded_resource(stated, resource)
     if not exact:
-        asked = {"points": points, "gap": gap, "time_limit": time_limit}
-        asked |= {"solver": None if solver == "auto" else solver}
+        asked: dict[str, Any] = {"points": points, "gap": gap, "time_limit": time_limit}
+        asked["solver"] = None if solver == "auto" else solver
         for option in [k for k, v in asked.items() if v is not None]:
             raise UsageError(f"frontier: {option} needs exact=True (--exact): the hull is one pass without a solver")
         return hull_frontier(stated, name)
-    from allocator.filling import fill
-
     try:
         start: Frontier | None = hull_frontier(stated, name)
     except UnsupportedError:
@@ -113,12 +112,6 @@ def traded_resource(problem: Problem, resource: str | None) -> str:
     return resource
 
 
-def without_rows(problem: Problem, resource: str) -> Problem:
-    """The problem without the rows that are traded: those of the resource that have no tags."""
-    kept = tuple(b for b in problem.budgets if b.resource != resource or b.tags is not None)
-    return problem if len(kept) == len(problem.budgets) else problem.replace(budgets=kept)
-
-
 def hull_frontier(problem: Problem, resource: str) -> Frontier:
     """All points of the convex hull.
 
@@ -129,26 +122,16 @@ def hull_frontier(problem: Problem, resource: str) -> Frontier:
         raise UnsupportedError(f"frontier: {resource!r} takes the largest cost, which has no hull; {WAY_OUT}")
     reduced = reduce(without_rows(problem, resource))
     if reduced.problem is None:
-        return empty(problem, resource, (reduced.reason or "the problem is infeasible",))
+        return empty_frontier(problem, resource, (reduced.reason or "the problem is infeasible",))
     linear = _separable(reduced, resource)
     stuck = ~np.logical_or.reduceat(linear.free, linear.problem.indptr[:-1])
     if stuck.any():
-        return empty(problem, resource, ("no choice of some group keeps the largest cost or loss allowed",))
+        return empty_frontier(problem, resource, ("no choice of some group keeps the largest cost or loss allowed",))
     column, power = linear.problem.cost(resource), 0
     if not linear.problem.exact(resource):
         column, power, _ = to_integers(Row(0, column, None, None, False), linear.problem.indptr)
     hull = hull_moves(linear.value, column.astype(np.int64, copy=False), linear.problem.indptr, linear.free)
     return _frontier_of(problem, resource, reduced, linear, hull, power)
-
-
-def empty(problem: Problem, resource: str, reasons: tuple[str, ...], limit: str | None = None) -> Frontier:
-    """A frontier without points, and why."""
-    none, ints = np.zeros(0), np.zeros(0, np.int32)
-    costs = none.astype(np.int64 if problem.exact(resource) else np.float64)
-    return Frontier(
-        problem=problem, resource=resource, base=ints, group=ints, choice=ints, costs=costs, objectives=none,
-        multipliers=none, limit=limit, reasons=reasons,
-    )  # fmt: skip
 
 
 def _separable(reduced: Reduced, resource: str) -> Linear:
@@ -175,9 +158,7 @@ def _separable(reduced: Reduced, resource: str) -> Linear:
     return linear
 
 
-def _frontier_of(
-    problem: Problem, resource: str, reduced: Reduced, linear: Linear, hull: Hull, power: int
-) -> Frontier:
+def _frontier_of(problem: Problem, resource: str, reduced: Reduced, linear: Linear, hull: Hull, power: int) -> Frontier:
     """The hull of the reduced problem in terms of the stated one."""
     offset = problem.resources[resource].offset
     if problem.exact(resource):

@@ -31,8 +31,8 @@ class Hull:
     """A walk from the cheapest allocation to one of least value.
 
     base [G] int32: the cheapest choice of each group, of least value among equals, then the first.
-    Move m makes group[m] take choice[m] ([M] int32, places within the group); slope [M] float64 > 0 is what it
-    takes off the value per unit of cost, falling. Edges of equal slope stand by group, and within a group by cost;
+    Move m makes group[m] take choice[m] ([M] int32, places within the group); slope [M] float64 > 0 (0 where it
+    underflows) is what it takes off the value per unit of cost, falling. Edges of equal slope stand by group, and within a group by cost;
     a choice on the line between two others is a vertex too. costs [M+1] int64 and values [M+1] float64 are the
     running totals, before the first move on; values are summed from the small end, so that each is right to
     about 1e-14 of itself where no value is negative.
@@ -51,7 +51,7 @@ def hull_moves(value: FloatArray, cost: IntArray, indptr: IntArray, free: BoolAr
 
     Args:
         value: [N] finite, of any sign.
-        cost: [N] int64 of any sign, Σ over groups of the largest |cost| below 2^62.
+        cost: [N] int64 of any sign, Σ |cost| below 2^63.
         indptr: [G+1], group g owns rows indptr[g]:indptr[g+1].
         free: [N] choices that may be taken; None: all.
 
@@ -69,7 +69,6 @@ def hull_moves(value: FloatArray, cost: IntArray, indptr: IntArray, free: BoolAr
     free = None if free is None or free.all() else np.ascontiguousarray(free)
     largest = max(float(value.max()), -float(value.min()))
     power = -math.frexp(largest)[1] if 0 < largest < TINY else 0
-    scaled = np.ldexp(value, power) if power else value
     kernel = native()
     columns = (value, np.ldexp(value, power) if power else value, cost, indptr, free)
     walk = _in_numpy(*columns) if kernel is None else _in_c(kernel, *columns)
@@ -128,9 +127,7 @@ def _in_c(
     return _Walk(base, now, group, choice, slope, costs, values)
 
 
-def _in_numpy(
-    value: FloatArray, scaled: FloatArray, cost: IntArray, indptr: IntArray, free: BoolArray | None
-) -> _Walk:
+def _in_numpy(value: FloatArray, scaled: FloatArray, cost: IntArray, indptr: IntArray, free: BoolArray | None) -> _Walk:
     """The same as the C kernels, in blocks of groups of equal size."""
     kept = None if free is None else np.flatnonzero(free)
     start = indptr if kept is None else np.searchsorted(kept, indptr)
@@ -171,7 +168,7 @@ def _blocks(sizes: IntArray) -> Iterator[tuple[IntArray, int]]:
 
 
 def _chains(value: FloatArray, cost: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
-    """Hulls of groups in columns [k, B]: a stack of vertices [k, B], the slope of the edge into each, the last's place."""
+    """Hulls of groups in columns [k, B]: vertices as a stack [k, B], the slope of the edge into each, their count − 1."""
     size, width = value.shape
     order = np.lexsort((value, cost), axis=0)
     value, cost = np.take_along_axis(value, order, 0), np.take_along_axis(cost, order, 0)
@@ -195,5 +192,6 @@ def _chains(value: FloatArray, cost: IntArray) -> tuple[IntArray, FloatArray, In
 
 
 def _rate(value: FloatArray, cost: IntArray, last: IntArray, i: int, groups: IntArray) -> FloatArray:
-    drop: FloatArray = value[last, groups] - value[i, groups]
-    return drop / (cost[i, groups] - cost[last, groups]).astype(np.float64)
+    drop, more = value[last, groups] - value[i, groups], cost[i, groups] - cost[last, groups]
+    rate: FloatArray = drop / more.astype(np.float64)
+    return rate
