@@ -31,11 +31,11 @@ class Hull:
     """A walk from the cheapest allocation to one of least value.
 
     base [G] int32: the cheapest choice of each group, of least value among equals, then the first.
-    Move m makes group[m] take choice[m] ([M] int32, places within the group); slope [M] float64 > 0 (0 where it
-    underflows) is what it takes off the value per unit of cost, falling. Edges of equal slope stand by group, and within a group by cost;
-    a choice on the line between two others is a vertex too. costs [M+1] int64 and values [M+1] float64 are the
-    running totals, before the first move on; values are summed from the small end, so that each is right to
-    about 1e-14 of itself where no value is negative.
+    Move m makes group[m] take choice[m] ([M] int32, places within the group); slope [M] float64, falling, is what
+    it takes off the value per unit of cost (above 0, but where it underflows). Edges of equal slope stand by group,
+    and within a group by cost; a choice on the line between two others is a vertex too. costs [M+1] int64 and
+    values [M+1] float64 are the running totals, before the first move on; values are summed from the small end, so
+    that each is right to about 1e-14 of itself where no value is negative.
     """
 
     base: NDArray[np.int32]
@@ -168,7 +168,7 @@ def _blocks(sizes: IntArray) -> Iterator[tuple[IntArray, int]]:
 
 
 def _chains(value: FloatArray, cost: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
-    """Hulls of groups in columns [k, B]: vertices as a stack [k, B], the slope of the edge into each, their count − 1."""
+    """Hulls of groups in columns [k, B]: vertices as a stack [k, B], the slope of the edge into each, its height."""
     size, width = value.shape
     order = np.lexsort((value, cost), axis=0)
     value, cost = np.take_along_axis(value, order, 0), np.take_along_axis(cost, order, 0)

