@@ -139,7 +139,7 @@ def _separable(reduced: Reduced, resource: str) -> Linear:
     given = reduced.problem
     assert given is not None
     if given.couplings:
-        kinds = ", ".join(sorted({type(c).__name__ for c in given.couplings}))
+        kinds = ", ".join(sorted(given.features & {"same_choice", "max_distinct", "cardinality", "implies"}))
         raise UnsupportedError(f"frontier: couplings between groups ({kinds}) have no hull; {WAY_OUT}")
     try:
         linear = linearise(given)

@@ -97,13 +97,9 @@ def describe(problem: Problem, found: Frontier) -> None:
     for i in shown:
         p, now = found.point(i), found.allocation(i)
         differ = "" if before is None else str(int((now != before).sum()))
-        price = (
-            "nothing more to buy"
-            if p.multiplier == 0
-            else ""
-            if p.multiplier is None
-            else _words(p.multiplier, size, unit)
-        )
+        price = "" if p.multiplier is None else f"one more {unit} buys {p.multiplier * size:.3g}"
+        if p.multiplier == 0 and i == len(found) - 1:
+            price = "nothing more to buy"
         kind = p.kind if p.status == "optimal" else f"{p.kind}, gap {number(p.gap)}"
         rows.append((number(p.cost), _human(problem, found, p.cost), f"{p.objective:.6g}", price, differ, kind))
         before = now
@@ -151,10 +147,6 @@ def _unit(problem: Problem, found: Frontier) -> tuple[str, float]:
     width = float(found.costs[-1] - found.costs[0]) / per
     name, size = next(((n, s) for n, s in SIZES if s * 10 <= width), SIZES[-1])
     return name, float(size * per)
-
-
-def _words(multiplier: float, size: float, unit: str) -> str:
-    return f"one more {unit} buys {multiplier * size:.3g}"
 
 
 def _human(problem: Problem, found: Frontier, cost: float) -> str:
