@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -59,22 +60,16 @@ def check(curve, rows, resource):
 def test_hull_points_are_optimal_for_their_own_cost(seed):
     rows = random_rows(seed, SUMS)
     for resource in rows["resources"]:
-        try:
-            curve = allocator.frontier(rows, resource)
-        except UnsupportedError as error:
-            assert "exact=True" in str(error)
-            continue
-        check(curve, rows, resource)
+        with contextlib.suppress(UnsupportedError):  # test_what_has_no_hull_names_the_way_out looks at these
+            check(allocator.frontier(rows, resource), rows, resource)
 
 
 def test_most_random_problems_of_sums_have_a_hull():
     """Else the test above would test nothing."""
     made = 0
     for seed in range(400):
-        try:
+        with contextlib.suppress(UnsupportedError):
             made += len(allocator.frontier(random_rows(seed, SUMS), "bytes")) > 1
-        except UnsupportedError:
-            pass
     assert made > 100
 
 
@@ -101,7 +96,7 @@ def test_points_are_proved_by_the_core(seed):
 def test_exact_mode_finds_every_point_between(seed):
     """gap=0 on integers: the whole frontier, whatever the problem's parts."""
     rows = random_rows(seed, PARTS - {"scales", "signed_costs", "offsets"}, most_allocations=60)
-    for group, choice in ((g, c) for g in rows["groups"] for c in g["choices"]):
+    for choice in (c for g in rows["groups"] for c in g["choices"]):
         choice["cost"] = {r: int(abs(v)) % 97 for r, v in choice["cost"].items()}
     problem = allocator.Problem.from_rows(rows)
     found, reference = everything(rows, "bytes")
