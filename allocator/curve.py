@@ -156,12 +156,12 @@ def thinned(frontier: dict[str, Any]) -> dict[str, Any]:
     least objective stays, of equal objectives the cheapest. The changes of a point that goes fall to the next one.
     """
     costs, objectives = frontier["costs"], frontier["objectives"]
+    if (costs[1:] > costs[:-1]).all() and (objectives[1:] < objectives[:-1]).all():
+        return frontier
     least = np.minimum.accumulate(objectives)
     kept = np.flatnonzero(np.concatenate([[True], least[1:] < least[:-1]])[: len(costs)])
     following = np.concatenate([costs[kept][1:] > costs[kept][:-1], [True]])[: len(kept)]
     kept = kept[following]
-    if len(kept) == len(costs):
-        return frontier
     out = dict(frontier)
     for name in ("costs", "objectives", "multipliers", "hull", "optimal", "gaps"):
         if out.get(name) is not None:

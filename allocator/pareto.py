@@ -162,13 +162,15 @@ def _frontier_of(problem: Problem, resource: str, reduced: Reduced, linear: Line
     """The hull of the reduced problem in terms of the stated one."""
     offset = problem.resources[resource].offset
     if problem.exact(resource):
-        costs: Any = hull.costs + int(offset)
+        costs: Any = hull.costs  # the hull is nobody else's: millions of points need no second copy
+        costs += int(offset)
     else:
         costs = np.ldexp(hull.costs.astype(np.float64), -power) + offset
         np.maximum.accumulate(costs, out=costs)
     if linear.power == 1.0:
-        objectives = hull.values + linear.constant if linear.constant else hull.values
-        multipliers = np.concatenate([np.ldexp(hull.slope, power), [0.0]])
+        objectives = hull.values
+        objectives += linear.constant
+        multipliers = np.append(np.ldexp(hull.slope, power) if power else hull.slope, 0.0)
     else:
         objectives = linear.scale * np.maximum(hull.values, 0.0) ** (1 / linear.power)
         with np.errstate(divide="ignore", invalid="ignore"):
