@@ -27,7 +27,8 @@ def draw(rng, most_groups=5, most_choices=5, kind=None):
     indptr = np.concatenate([[0], np.cumsum(sizes)])
     n = int(indptr[-1])
     cost = [
-        rng.integers(0, 4, n), rng.integers(-50, 50, n), rng.integers(-(2**61) // n, 2**61 // n, n), rng.integers(0, 10**6, n)
+        rng.integers(0, 4, n), rng.integers(-50, 50, n), rng.integers(-(2**61) // n, 2**61 // n, n),
+        rng.integers(0, 10**6, n),
     ][rng.integers(4)]  # fmt: skip
     value = [
         rng.integers(0, 4, n).astype(float), rng.normal(size=n), np.full(n, 2.5), rng.lognormal(0, 9, n),
