@@ -22,6 +22,9 @@ _HOMES = {
     "load_solution": "allocator.formats.solutions",
     "solve": "allocator.pipeline",
     "compare": "allocator.comparison",
+    "Frontier": "allocator.curve",
+    "frontier": "allocator.pareto",
+    "load_frontier": "allocator.pareto",
     "solvers": "allocator.listing",
     "Workload": "allocator.workload",
     "Space": "allocator.space",
@@ -35,9 +38,11 @@ if TYPE_CHECKING:
     from allocator.applier.apply import apply_
     from allocator.applier.checkpoint import compress, load_compressed
     from allocator.comparison import compare
+    from allocator.curve import Frontier
     from allocator.formats.problems import load_problem, save_problem
     from allocator.formats.solutions import load_solution
     from allocator.listing import solvers
+    from allocator.pareto import frontier, load_frontier
     from allocator.pipeline import solve
     from allocator.problem import Problem
     from allocator.profiling import profile
@@ -50,6 +55,7 @@ __all__ = [
     "Allocation",
     "Answer",
     "Exactness",
+    "Frontier",
     "Limits",
     "Problem",
     "Solution",
@@ -58,7 +64,9 @@ __all__ = [
     "apply_",
     "compare",
     "compress",
+    "frontier",
     "load_compressed",
+    "load_frontier",
     "load_problem",
     "load_solution",
     "profile",

@@ -14,6 +14,7 @@ from allocator.cli.checking import check_command
 from allocator.cli.comparing import compare_command
 from allocator.cli.converting import convert_command
 from allocator.cli.demonstrating import demo_command
+from allocator.cli.fronting import frontier_command
 from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
 from allocator.cli.profiling import profile_command
 from allocator.cli.solving import solve_command
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("check")(check_command)
 app.command("solve")(solve_command)
 app.command("compare")(compare_command)
+app.command("frontier")(frontier_command)
 app.command("convert")(convert_command)
 app.command("profile")(profile_command)
 app.command("apply")(apply_command)

@@ -82,6 +82,13 @@ def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray 
     )
 
 
+def to_integers(column: FloatArray, indptr: IntArray) -> tuple[IntArray, int]:
+    """A float column as integers times 2^−power, as fine as sums over all groups allow."""
+    largest = float(np.maximum.reduceat(np.abs(column), indptr[:-1]).sum())
+    power = LARGEST_SUM - 1 - math.frexp(largest)[1] if largest > 0 else 0
+    return np.rint(np.ldexp(column, power)).astype(np.int64), power
+
+
 def _floor_scaled(limit: float, power: int) -> int:
     """floor(limit·2^power) in exact arithmetic."""
     numerator, denominator = limit.as_integer_ratio()

@@ -18,5 +18,9 @@
 double now_seconds(void);
 
 PyObject *native_single(PyObject *self, PyObject *args);
+/* hull.c */
+PyObject *hull_count(PyObject *module, PyObject *args);
+PyObject *hull_order(PyObject *module, PyObject *args);
+PyObject *hull_walk(PyObject *module, PyObject *args);
 
 #endif

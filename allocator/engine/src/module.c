@@ -15,6 +15,9 @@ double now_seconds(void)
 
 static PyMethodDef methods[] = {
     {"single", native_single, METH_VARARGS, "One budget: see allocator/engine/single.py."},
+    {"hull_count", hull_count, METH_VARARGS, "Cheapest choice of each group, and how many hull edges there are."},
+    {"hull_order", hull_order, METH_VARARGS, "All hull edges by falling slope."},
+    {"hull_walk", hull_walk, METH_VARARGS, "Running cost of the moves, and what each takes off the value."},
     {NULL, NULL, 0, NULL},
 };
 

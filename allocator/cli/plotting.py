@@ -1,0 +1,69 @@
+"""A drawing of a frontier: objective against resource, with uniform allocations and the file's budgets beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from allocator.curve import Frontier
+    from allocator.problem import Problem
+
+MOST_DRAWN = 5000
+
+
+def uniform_points(problem: Problem, resource: str) -> list[tuple[str, float, float]]:
+    """Label, total of the resource and objective where all groups take that label: labels that stand once in each.
+
+    Choices that pins or `allowed` exclude are counted too: uniform is a yardstick, not an answer.
+    """
+    codes = problem.label_codes
+    found = []
+    for code, label in enumerate(codes.table):
+        rows = np.flatnonzero(codes.code == code)
+        if len(rows) == problem.group_count and np.array_equal(problem.group_of[rows], np.arange(len(rows))):
+            outcome = problem.evaluate(rows - problem.indptr[:-1])
+            found.append((label, float(outcome.totals[resource]), outcome.objective))
+    return sorted(found, key=lambda point: point[1])
+
+
+def draw_frontier(problem: Problem, found: Frontier, path: str) -> None:
+    """Write the drawing; its kind follows the ending of the path.
+
+    Raises:
+        UsageError: an ending that matplotlib does not write.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from allocator.errors import UsageError
+
+    some = np.unique(np.linspace(0, len(found) - 1, MOST_DRAWN).astype(np.int64))
+    costs, objectives = found.costs[some].astype(np.float64), found.objectives[some]
+    uniform = uniform_points(problem, found.resource)
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    axes.step(costs, objectives, where="post", label="frontier", linewidth=1.2)
+    if len(some) <= 200:
+        axes.plot(costs, objectives, ".", color="C0")
+    if uniform:
+        axes.plot([c for _, c, _ in uniform], [o for *_, o in uniform], "x--", color="C1", label="uniform")
+        for label, cost, objective in uniform:
+            axes.annotate(label, (cost, objective), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    for i, row in enumerate(b for b in problem.budgets if b.resource == found.resource and b.tags is None):
+        for limit in (row.max, row.min):
+            if limit is not None:
+                axes.axvline(float(limit), color="C2", linestyle=":", label=None if i else "budget")
+    if min([*objectives.tolist(), *[o for *_, o in uniform]]) > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel(f"{found.resource} ({problem.resources[found.resource].unit})")
+    axes.set_ylabel("objective" if list(problem.minimize) != ["loss"] else "loss")
+    axes.legend()
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise UsageError(f"--plot {path}: {error}") from None
+    finally:
+        plt.close(figure)
