@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +49,8 @@ def classical(seed: int, kind: str, groups: int, choices: int, largest: int) -> 
         choices: k, of every group.
         largest: R.
     """
-    cost, profit = _items(
-        Draw(seed, list(CLASSES).index(kind), groups, choices, largest), kind, (groups, choices), largest
-    )
+    draw = Draw(seed, crc32(kind.encode()), groups, choices, largest)
+    cost, profit = _items(draw, kind, (groups, choices), largest)
     low, high = int(cost.min(axis=1).sum()), int(cost.max(axis=1).sum())
     limit = (3 * low + high) // 4 if kind == "UCt" else (low + high) // 2
     return Problem.from_arrays({"loss_of_profit": -profit}, {"cost": cost}, budgets={"cost": limit})

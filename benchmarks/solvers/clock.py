@@ -78,6 +78,11 @@ class Clocked:
         for name in ("name", "features", "exactness", "stats", "isolate", "imports"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
+    @property
+    def solver(self) -> Any:
+        """Itself, for callers that want a `Solver`: what that declares per class, this has per instance."""
+        return self
+
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
         """The inner backend's answer."""
         call, library = Clock(), Clock()

@@ -64,8 +64,8 @@ def judge(records: Iterable[Record], which: str = "first", subject: str = SUBJEC
         if not ours:
             row = Verdict(case=goal.cases, goal=_goal(goal), measured="-", peer="-", met=None, distance="not measured")
             found.append(row)
-        for name in dict.fromkeys(r.case for r in ours):
-            found.append(_verdict(goal, [r for r in ours if r.case == name], records, false, which))
+        names = dict.fromkeys(r.case for r in ours)
+        found += [_verdict(goal, [r for r in ours if r.case == n], records, false, which) for n in names]
     return found
 
 
@@ -86,7 +86,7 @@ def best_mip(records: Iterable[Record], case: str, seed: int, which: str) -> Pee
         return Peer(name, seconds)
     ran = [r for r in tried if r.outcome in ("ran", "killed")]
     if not ran:
-        return None
+        return Peer(f"{tried[0].outcome}: {tried[0].note.partition(':')[0]}", None) if tried else None
     stopped = [r for r in ran if not r.says_optimal]
     mistaken = [r.solver for r in ran if r.says_optimal]
     words = f"none right in {max(r.time_limit for r in ran):g} s" + (

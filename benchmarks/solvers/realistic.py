@@ -1,4 +1,6 @@
-"""Bit-widths (2, 3, 4, 5, 6, 8, 16) for the tensors of real networks: true shapes, modelled losses, one to three budgets, all tight.
+"""Bit-widths (2, 3, 4, 5, 6, 8, 16) for the tensors of real networks: true shapes, modelled losses.
+
+One to three budgets, all tight.
 
 Loss of tensor g with w_g weights at b bits: s_g·(w_g/w̄)·4^−b·exp(¼N), s_g = exp(N) the tensor's sensitivity, N
 normal: what rounding theory says, in the spread that measured layers show. `noise` adds ±2 % of the median
@@ -144,11 +146,11 @@ def _priced(
 
 
 def _bytes(draw: Draw, tensors: Sequence[Tensor], bits: Sequence[int], divisor: bool) -> NDArray[np.int64]:
-    size = np.array([t.weights for t in tensors], np.int64)[:, None] * np.array(bits) // 8
-    if divisor:
-        return size
-    scales = 4 * np.array([t.rows for t in tensors], np.int64)[:, None] * (np.array(bits) < 16)
-    return size + scales + draw.integers(40, 103, *size.shape)
+    size: NDArray[np.int64] = np.array([t.weights for t in tensors], np.int64)[:, None] * np.array(bits) // 8
+    if not divisor:
+        size += 4 * np.array([t.rows for t in tensors], np.int64)[:, None] * (np.array(bits) < 16)
+        size += draw.integers(40, 103, *size.shape)
+    return size
 
 
 def _latency(
@@ -158,13 +160,15 @@ def _latency(
     products = np.array([t.weights * t.uses for t in tensors])[:, None]
     busy = np.maximum(size / 1e5, products / np.where(np.array(bits) <= 8, 2e6, 5e5))
     unpacking = weights * np.array([UNPACK[b] for b in bits]) / 1e6
-    return np.round((busy + unpacking + 2.0) * _spread(draw, size.shape), 3)
+    latency: NDArray[np.float64] = np.round((busy + unpacking + 2.0) * _spread(draw, size.shape), 3)
+    return latency
 
 
 def _energy(draw: Draw, tensors: Sequence[Tensor], bits: Sequence[int], size: NDArray[np.int64]) -> NDArray[np.int64]:
     products = np.array([t.weights * t.uses for t in tensors])[:, None]
     picojoules = products * np.array([PRODUCT[b] for b in bits]) + 80.0 * size
-    return np.rint(picojoules / 1e3 * _spread(draw, size.shape)).astype(np.int64)
+    energy: NDArray[np.float64] = np.rint(picojoules / 1e3 * _spread(draw, size.shape))
+    return energy.astype(np.int64)
 
 
 def _spread(draw: Draw, shape: tuple[int, ...]) -> NDArray[np.float64]:

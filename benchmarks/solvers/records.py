@@ -110,8 +110,10 @@ def load(path: Path) -> list[Record]:
 
 
 def append(path: Path, record: Record) -> None:
-    """Add one line."""
-    with path.open("ab") as file:
+    """Add one line, on a line of its own even where the last one was cut short."""
+    with path.open("a+b") as file:
+        if file.seek(0, 2) and (file.seek(-1, 2), file.read())[1] != b"\n":
+            file.write(b"\n")
         file.write(msgspec.json.encode(record) + b"\n")
 
 

@@ -33,7 +33,8 @@ BUILD_S = 120.0
 REPEAT_S = 3.0
 SHORT_S = 3.0
 IMPORTS = 5
-QUANTITIES = ("call", "library", "whole", "check", "overhead")
+QUANTITIES = dict.fromkeys(("call", "library", "whole", "check", "overhead")).keys()
+PLACES = {"first": "first", "second": "second", "warm": "best"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,13 +70,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             record = runner.imports(name)
             records.append(path, record)
             print(f"imports {name}: {_told(record)}", file=sys.stderr)
-    for i, (case, entrant) in enumerate(todo, 1):
-        key = (case.name, case.seed, entrant.text, records.version_of(entrant.backend))
-        if key in kept:
-            continue
-        record = runner.run(case, entrant)
-        records.append(path, record)
-        print(f"[{i}/{len(todo)}] {case.key} {entrant.text}: {_told(record)}", file=sys.stderr)
+    try:
+        for i, (case, entrant) in enumerate(todo, 1):
+            key = (case.name, case.seed, entrant.text, records.version_of(entrant.backend))
+            if key in kept:
+                continue
+            record = runner.run(case, entrant)
+            records.append(path, record)
+            print(f"[{i}/{len(todo)}] {case.key} {entrant.text}: {_told(record)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"interrupted; --resume goes on with {path}", file=sys.stderr)
+        return 130
     report.write(options.out, options.figure)
     return 0
 
@@ -157,9 +162,9 @@ class _Runner:
         record.engine = built.get("engine", record.engine)
         record.peak_bytes = max(ended.peak_bytes, record.peak_bytes or 0)
         for event in ended.events:
-            place = {"first": "first", "second": "second", "warm": "best"}.get(event["event"])
-            for quantity in QUANTITIES if place else ():
-                if quantity in event:
+            place = PLACES.get(event["event"])
+            if place is not None:
+                for quantity in QUANTITIES & event.keys():
                     _add(record.times, quantity, place, event[quantity])
             if "solution" in event:
                 _note(record, event["solution"])

@@ -23,6 +23,7 @@ from typing import Any
 
 POLL = 0.1
 QUOTED = 500
+ROOT = Path(__file__).parents[2]
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -51,12 +52,14 @@ def run_process(module: str, argument: str, env: Mapping[str, str], seconds: flo
         most_bytes: resident, with all descendants, until it is killed.
     """
     events: list[Mapping[str, Any]] = []
+    whole = {**os.environ, **env}
+    whole["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), whole.get("PYTHONPATH"))))
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module, argument],
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **env},
+            env=whole,
             start_new_session=True,
         )
         reader = threading.Thread(target=_read, args=(process, events), daemon=True)
