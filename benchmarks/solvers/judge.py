@@ -40,7 +40,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Peer:
-    """The best correct MIP library on a case. at_least: none was right in time; seconds is what they had."""
+    """The best correct MIP library on a case. at_least: none was right; seconds is what each spent until stopped."""
 
     name: str
     seconds: float | None
@@ -87,12 +87,12 @@ def best_mip(records: Iterable[Record], case: str, seed: int, which: str) -> Pee
     ran = [r for r in tried if r.outcome in ("ran", "killed")]
     if not ran:
         return Peer(f"{tried[0].outcome}: {tried[0].note.partition(':')[0]}", None) if tried else None
-    stopped = [r for r in ran if not r.says_optimal]
+    stopped = [r.seconds("library", which) or r.seconds("call", which) for r in ran if not r.says_optimal]
     mistaken = [r.solver for r in ran if r.says_optimal]
     words = f"none right in {max(r.time_limit for r in ran):g} s" + (
         f" ({', '.join(mistaken)} wrong)" if mistaken else ""
     )
-    return Peer(words, min(r.time_limit for r in stopped) if stopped else None, at_least=True)
+    return Peer(words, min((s for s in stopped if s is not None), default=None), at_least=True)
 
 
 def measured(record: Record, goal: Goal, which: str) -> float | None:

@@ -45,7 +45,7 @@ def plot(records: Iterable[Record], path: Path, which: str = "first") -> bool:
         return False
     finite = [t for f in found.values() for t in f if np.isfinite(t)]
     end = min(LARGEST, 2 * max(finite))
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, axes = pyplot.subplots(figsize=(9, 4.5))
     share = np.arange(1, count + 1) / count
     for name, taus in found.items():
         tau = np.sort(taus)
@@ -57,8 +57,8 @@ def plot(records: Iterable[Record], path: Path, which: str = "first") -> bool:
     axes.set_xlim(1.0, end)
     axes.set_ylim(0.0, 1.02)
     axes.set_xlabel("CPU seconds over those of the quickest")
-    axes.set_ylabel(f"share of {count} cases solved to a proof or an unbeaten claim")
-    axes.legend(fontsize="small", loc="lower right")
+    axes.set_ylabel(f"share of the {count} cases solved")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=150)

@@ -43,7 +43,8 @@ class Times(msgspec.Struct):
 class Record(msgspec.Struct, kw_only=True):
     """outcome: ran, not run, declined, failed or killed; note says why. times by quantity, in seconds:
 
-    call (the backend), library (inside it), whole (`allocator.solve`), check, overhead, imports.
+    call (the backend), library (inside it), whole (`allocator.solve`), check, overhead, imports. load: what else
+    ran on the machine when the measuring began (the load average of a minute).
     """
 
     case: str
@@ -73,6 +74,7 @@ class Record(msgspec.Struct, kw_only=True):
     rounds: int = 0
     points: int | None = None
     machine: str = ""
+    load: float = 0.0
     date: str = ""
 
     @property

@@ -113,7 +113,9 @@ def remarks(records: Sequence[Record], verdicts: Sequence[Verdict], which: str) 
     absent = list(dict.fromkeys(v.case for v in verdicts if v.met is None))
     if absent:
         lines.append(f"Goals without a measurement here: {', '.join(absent)}.")
-    lines.append(f"Machine: {'; '.join(machines)}.")
+    loads = sorted(r.load for r in records) or [0.0]
+    busy = f"load average {loads[len(loads) // 2]:.1f} in the middle of the runs, {loads[-1]:.1f} at most, this one included"
+    lines.append(f"Machine: {'; '.join(machines)}; {busy}. Time limits are wall seconds.")
     if len(machines) > 1:
         lines.append("Figures of several machines are mixed: ratios between them mean nothing.")
     return "\n".join(lines) + "\n"

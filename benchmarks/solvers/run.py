@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory-limit", type=float, default=8.0, help="GiB resident per process; default 8")
     parser.add_argument("--rounds", type=int, help="fresh processes per figure; default 3, quick 1")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the results; default %(default)s")
-    parser.add_argument("--resume", action="store_true", help="skip what the folder already holds")
+    parser.add_argument(
+        "--resume", action="store_true", help="skip what the folder already holds, whatever limit it had"
+    )
     parser.add_argument("--figure", choices=("first", "second", "best"), default="first", help="judged in the table")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     return parser
@@ -145,7 +147,7 @@ class _Runner:
     def _empty(self, case: str, seed: int, solver: str, backend: str) -> Record:
         return Record(
             case=case, seed=seed, solver=solver, version=records.version_of(backend), outcome="ran",
-            time_limit=self.time_limit, machine=_machine(), date=datetime.now(UTC).isoformat(timespec="seconds"),
+            time_limit=self.time_limit, machine=_machine(), load=_load(), date=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
 
     def _job(self, case: Case, entrant: Entrant, task: str) -> Ended:
@@ -208,6 +210,10 @@ def _told(record: Record) -> str:
     parts = [f"{q} {duration(record.seconds(q))}" for q in ("imports", *QUANTITIES) if q in record.times]
     says = " ".join(filter(None, (record.status, f"(claims {record.claim})" if record.claim else "", record.note)))
     return ", ".join(filter(None, (says, *parts)))
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0
 
 
 def _machine() -> str:
