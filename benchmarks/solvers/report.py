@@ -114,7 +114,7 @@ def remarks(records: Sequence[Record], verdicts: Sequence[Verdict], which: str) 
     if absent:
         lines.append(f"Goals without a measurement here: {', '.join(absent)}.")
     loads = sorted(r.load for r in records) or [0.0]
-    busy = f"load average {loads[len(loads) // 2]:.1f} in the middle of the runs, {loads[-1]:.1f} at most, this one included"
+    busy = f"load average (this run included) {loads[len(loads) // 2]:.1f} in the median, {loads[-1]:.1f} at most"
     lines.append(f"Machine: {'; '.join(machines)}; {busy}. Time limits are wall seconds.")
     if len(machines) > 1:
         lines.append("Figures of several machines are mixed: ratios between them mean nothing.")

@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     todo = order(cases, chosen)
     names = dict.fromkeys(e.backend for e in chosen if e.text != FRONTIER)
-    for name in names:
-        if ("imports", 0, name, records.version_of(name)) not in kept:
-            record = runner.imports(name)
-            records.append(path, record)
-            print(f"imports {name}: {_told(record)}", file=sys.stderr)
     try:
+        for name in names:
+            if ("imports", 0, name, records.version_of(name)) not in kept:
+                record = runner.imports(name)
+                records.append(path, record)
+                print(f"imports {name}: {_told(record)}", file=sys.stderr)
         for i, (case, entrant) in enumerate(todo, 1):
             key = (case.name, case.seed, entrant.text, records.version_of(entrant.backend))
             if key in kept:
@@ -146,9 +146,16 @@ class _Runner:
 
     def _empty(self, case: str, seed: int, solver: str, backend: str) -> Record:
         return Record(
-            case=case, seed=seed, solver=solver, version=records.version_of(backend), outcome="ran",
-            time_limit=self.time_limit, machine=_machine(), load=_load(), date=datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
+            case=case,
+            seed=seed,
+            solver=solver,
+            version=records.version_of(backend),
+            outcome="ran",
+            time_limit=self.time_limit,
+            machine=_machine(),
+            load=_load(),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def _job(self, case: Case, entrant: Entrant, task: str) -> Ended:
         job = Job(task=task, case=case.key, solver=entrant.solver, time_limit=self.time_limit, repeat_s=REPEAT_S)

@@ -16,8 +16,8 @@ def duration(seconds: float | None) -> str:
 
 
 def times(ratio: float) -> str:
-    """A factor, two digits below 10."""
-    return f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
+    """A factor: two places below 2, one below 10, else none."""
+    return f"{ratio:.{2 if ratio < 2 else 1 if ratio < 10 else 0}f}×"
 
 
 def _digits(value: float) -> str:

@@ -69,7 +69,7 @@ def test_peers_that_were_not_right_in_time_give_a_lower_bound():
 
 def test_memory_and_what_was_not_run():
     row = verdict("slices1m", "extra memory")
-    assert (row.measured, row.met, row.distance) == ("0.6× input", False, "1.2× the goal")
+    assert (row.measured, row.met, row.distance) == ("0.6× input", False, "1.20× the goal")
     assert verdict("slices1m", "engine").peer == "not run: memory"
 
 
@@ -77,7 +77,7 @@ def test_seeds_are_judged_by_the_worst():
     row = verdict("hard-float", "engine")
     assert row.case == "hard-float, 4 seeds"
     assert row.measured == "median 200 ms, worst 300 ms"
-    assert row.distance == "1 of 4 not proved, gap 1e-05; 1.2× the goal"
+    assert row.distance == "1 of 4 not proved, gap 1e-05; 1.20× the goal"
 
 
 def test_another_subject():
@@ -155,6 +155,6 @@ def test_words_of_a_table():
         "40.0 µs",
         "-2.00 ms",
     ]
-    assert [times(x) for x in (1.26, 34.5)] == ["1.3×", "34×"]
+    assert [times(x) for x in (1.264, 4.0, 34.2)] == ["1.26×", "4.0×", "34×"]
     assert markdown(("a", "b"), [("x|y", "z")]) == "| a | b |\n| --- | --- |\n| x/y | z |\n"
     assert plain(("a", "bb"), [("xxx", "z")]) == "a    bb\n---  --\nxxx  z\n"

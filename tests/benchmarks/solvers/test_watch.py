@@ -34,7 +34,7 @@ def test_a_failure_is_quoted(run):
 
 def test_time_ends_it_and_its_children(run):
     body = 'p = subprocess.Popen(["sleep", "60"])\nprint(json.dumps({"event": "child", "pid": p.pid}), flush=True)\n'
-    ended = run(body + "time.sleep(60)\n", seconds=1.5)
+    ended = run(body + "time.sleep(60)\n", seconds=1.0)
     assert ended.killed == "time"
     assert ended.first("first") is not None
     for _ in range(50):
