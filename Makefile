@@ -7,7 +7,8 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 test test-long lint format notebooks clean
+.PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 test test-long lint format notebooks bench-solvers \
+	bench-solvers-quick clean
 
 demo: .venv/.runtime
 	$(BIN)/allocator demo
@@ -46,6 +47,13 @@ format: .venv/.dev
 
 notebooks: .venv/.dev
 	$(BIN)/jupytext --sync notebooks/*.py
+
+# BENCH="--cases 'SC-*' --solvers exact,scipy_milp" measures less, and one result at a time is kept: run it again to go on.
+bench-solvers: .venv/.runtime
+	$(BIN)/python -m benchmarks.solvers --resume $(BENCH)
+
+bench-solvers-quick: .venv/.runtime
+	$(BIN)/python -m benchmarks.solvers --quick --resume --out benchmark-out/solvers-quick $(BENCH)
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

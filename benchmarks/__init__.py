@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat: each folder is one question, with its instances, its run and its report."""
