@@ -8,7 +8,11 @@ from allocator.features import LINEAR
 from allocator.problem import Problem
 
 FEW = 20_000
-MANY_GROUPS = 5_000
+FEW_ROWS = 4
+SEVERAL_GROUPS = 1_000
+COUPLED_GROUPS = 2_000
+COUPLINGS = frozenset({"max_distinct", "implies", "cardinality"})
+ENGINE = LINEAR | {"loss_budgets", "pnorm_loss", "max_loss"}
 
 
 def choose_solver(problem: Problem | None) -> tuple[str, str]:
@@ -18,8 +22,17 @@ def choose_solver(problem: Problem | None) -> tuple[str, str]:
     count = math.prod(problem.sizes.tolist()) if problem.group_count < 64 else math.inf
     if count <= FEW:
         return "brute_force", f"only {count} allocations: all of them can be looked at"
-    if problem.features <= LINEAR and problem.group_count > MANY_GROUPS:
-        return "lagrangian", f"{problem.group_count} groups are too many for a MIP solver; bound and repair are not"
-    if problem.features & {"pairs", "basis", "max_distinct", "implies", "cardinality"}:
-        return "ortools_cpsat", f"it takes {', '.join(sorted(problem.features))}"
-    return "ortools_mip", "exact for sums under budgets at this size"
+    groups, parts = problem.group_count, problem.features
+    if parts & {"pairs", "basis"}:
+        return "ortools_cpsat", f"it takes {', '.join(sorted(parts))}"
+    if parts <= ENGINE and "several_budgets" not in parts:
+        return "exact", "one budget over sums: the engine proves the optimum at any size"
+    if parts <= ENGINE and len(problem.budgets) <= FEW_ROWS and groups <= SEVERAL_GROUPS:
+        return "exact", f"{len(problem.budgets)} budgets over {groups} groups: the engine searches under all of them"
+    if parts <= ENGINE | COUPLINGS and parts & COUPLINGS and groups <= COUPLED_GROUPS:
+        return "exact", f"{', '.join(sorted(parts & COUPLINGS))}: by cases, each solved by the engine"
+    if parts <= LINEAR | {"pnorm_loss"} and groups > SEVERAL_GROUPS:
+        return "lagrangian", f"{groups} groups under several budgets are too many to search; bound and repair are not"
+    if parts & COUPLINGS:
+        return "ortools_cpsat", f"it takes {', '.join(sorted(parts))}"
+    return "ortools_mip", "exact for what the engine does not take, at this size"

@@ -12,7 +12,7 @@ from allocator.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Listed:
-    """One plug-in: reason is None where it can be used."""
+    """One plug-in: reason is None where it can be used. runs: which of its engines, where it has several."""
 
     name: str
     summary: str
@@ -21,6 +21,7 @@ class Listed:
     features: tuple[str, ...]
     isolate: bool
     reason: str | None
+    runs: str | None = None
 
     @property
     def available(self) -> bool:
@@ -49,6 +50,7 @@ def _look(entry: registry.Entry) -> Listed:
         options[f.name] = None if f.default is dataclasses.MISSING else f.default
     exactness = getattr(kind, "exactness", None)
     reason = _missing(kind)
+    runs = getattr(kind, "running", None)
     return Listed(
         entry.name,
         summary,
@@ -57,6 +59,7 @@ def _look(entry: registry.Entry) -> Listed:
         tuple(sorted(getattr(kind, "features", ()))),
         bool(getattr(kind, "isolate", False)),
         reason,
+        runs() if callable(runs) else None,
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from allocator import registry
 from allocator.certificate import Multipliers
-from allocator.engine import native
+from allocator.engine import native, running
 from allocator.engine.cases import solve_cases
 from allocator.engine.separable import Separated, solve_separable
 from allocator.engine.threshold import solve_threshold
@@ -96,6 +96,11 @@ class Exact:
             return _answer(problem, found, bound, limits)
         best = start if found.rows is None else found.rows - problem.indptr[:-1]
         return _handed_over(problem, limits, best, OUT_OF[found.limit])
+
+    @staticmethod
+    def running() -> str:
+        """Which engine runs, in words, for `allocator solvers`."""
+        return running()
 
     @property
     def _engine(self) -> str | None:

@@ -14,6 +14,7 @@ from allocator.cli.checking import check_command
 from allocator.cli.comparing import compare_command
 from allocator.cli.converting import convert_command
 from allocator.cli.demonstrating import demo_command
+from allocator.cli.diagnosing import doctor_command
 from allocator.cli.fronting import frontier_command
 from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
 from allocator.cli.profiling import profile_command
@@ -41,6 +42,7 @@ app.command("profilers")(profilers_command)
 app.command("actions")(actions_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
+app.command("doctor")(doctor_command)
 
 
 def _version(wanted: bool) -> None:

@@ -51,7 +51,8 @@ def _show(group: str, json: bool) -> None:
         options = ", ".join(f"{k}={v!r}" if v is not None else k for k, v in s.options.items())
         state = "" if s.available else f"unavailable: {s.reason}"
         kind = [s.exactness or ""] if group == "solvers" else []
-        rows.append([s.name, *kind, options, s.summary if s.available else state])
+        summary = f"{s.summary} Runs: {s.runs}." if s.runs else s.summary
+        rows.append([s.name, *kind, options, summary if s.available else state])
     table(["name", *(["exactness"] if group == "solvers" else []), "options", ""], rows)
     if group == "solvers":
         for s in found:

@@ -37,11 +37,20 @@ def test_every_choice_takes_the_problem() -> None:
     assert len(names) >= 3
 
 
-def test_many_groups_go_to_the_bound_and_repair() -> None:
+def test_one_budget_goes_to_the_engine_at_any_size() -> None:
     scores = np.zeros((6000, 2))
-    assert choose_solver(Problem.from_arrays(scores, scores))[0] == "lagrangian"
-    assert choose_solver(Problem.from_arrays(scores[:100], scores[:100]))[0] == "ortools_mip"
+    assert choose_solver(Problem.from_arrays(scores, scores))[0] == "exact"
+    assert choose_solver(Problem.from_arrays(scores[:100], scores[:100], budgets={"cost": 3}))[0] == "exact"
     assert choose_solver(None)[0] == "brute_force"
+
+
+def test_several_budgets_go_to_the_engine_while_that_is_quick() -> None:
+    def several(groups: int) -> Problem:
+        costs = {name: np.zeros((groups, 2)) for name in "ab"}
+        return Problem.from_arrays(np.zeros((groups, 2)), costs, budgets={"a": 1, "b": 1})
+
+    assert choose_solver(several(100))[0] == "exact"
+    assert choose_solver(several(6000))[0] == "lagrangian"
 
 
 def _rows(**parts: Any) -> dict[str, Any]:
