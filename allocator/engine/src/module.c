@@ -14,6 +14,8 @@ double now_seconds(void)
 }
 
 static PyMethodDef methods[] = {
+    {"several_search", several_search, METH_VARARGS, "Depth-first search under several budgets; frame in, status out."},
+    {"several_table", several_table, METH_VARARGS, "Orders a table of completions as a k-d tree; frame in."},
     {NULL, NULL, 0, NULL},
 };
 
