@@ -28,9 +28,9 @@ from allocator.statement import FloatArray, IntArray
 
 MOST_ROWS = 4
 MOST_NODES = 30_000_000
-MOST_TREE_NODES = 2_000_000  # what a checker in numpy goes through in a few seconds
+MOST_TREE_NODES = 5_000_000  # a checker in numpy goes through some ten million a second
 FIRST = 40  # the first gap: the reduced value of so many choices is below it
-GROWTH = 2.0
+GROWTH = ((30_000, 2.0), (300_000, 1.4), (math.inf, 1.2))  # after so many nodes the next gap is so much larger
 REJECTED = 2_000  # nodes that a candidate counts which exact arithmetic refuses
 LOOKS = 6  # allocations near the best prices that are repaired
 
@@ -112,6 +112,7 @@ class _Run:
         ceiling = core.start + _largest(core) + 2 * float(slip(core, top.prices[None])[0]) + self.tolerance
         gap = self._first_gap(first)
         while True:
+            before = self.nodes
             target = min(self.bound if self.bound > ceiling else ceiling, first.bound + gap, self._below())
             done = self._pass(core, scales, top, target)
             if not done:
@@ -123,7 +124,7 @@ class _Run:
             if target >= ceiling:
                 return self._answer(infeasible=True)
             self._heuristics(core, top)
-            gap *= GROWTH
+            gap *= next(growth for nodes, growth in GROWTH if self.nodes - before <= nodes)
 
     # -- one guess ------------------------------------------------------------------------------------------------
 
