@@ -17,7 +17,7 @@ import numpy as np
 from allocator.certificate_tree import Tree
 from allocator.engine import native
 from allocator.engine.several_blocks import BlockSearch
-from allocator.engine.several_core import Core, Scales, core_of
+from allocator.engine.several_core import EPSILON, Core, Scales, core_of
 from allocator.engine.several_prices import Top, bounds_of, top_prices
 from allocator.engine.several_search import DONE, FOUND, OUT_OF_TIME, Search, arranged
 from allocator.engine.several_vectors import Bounded, around, bounded, fixed, slip
@@ -31,6 +31,7 @@ MOST_NODES = 30_000_000
 MOST_TREE_NODES = 5_000_000  # a checker in numpy goes through some ten million a second
 FIRST = 40  # the first gap: the reduced value of so many choices is below it
 GROWTH = ((30_000, 2.0), (300_000, 1.4), (math.inf, 1.2))  # after so many nodes the next gap is so much larger
+SMALLEST = 1e-300  # above 0, where all values are 0
 REJECTED = 2_000  # nodes that a candidate counts which exact arithmetic refuses
 LOOKS = 6  # allocations near the best prices that are repaired
 
@@ -103,17 +104,18 @@ class _Run:
             self._offer(self.linear.problem.indptr[:-1] + np.asarray(start, np.int64))
         core, scales = core_of(self.linear)
         self.prices = (0.0,) * len(self.linear.problem.budgets)
+        self.tree = Tree((self.prices,), ())
         if core is None:
             return self._answer(infeasible=True)
         top = top_prices(core)
         self.prices = scales.stated(top.prices, len(self.prices))
         first = bounded(core, top.prices[None], 0.0)
         self.bound = first.bound
-        ceiling = core.start + _largest(core) + 2 * float(slip(core, top.prices[None])[0]) + self.tolerance
+        ceiling = _above_all(core) + self.tolerance
         gap = self._first_gap(first)
         while True:
             before = self.nodes
-            target = min(self.bound if self.bound > ceiling else ceiling, first.bound + gap, self._below())
+            target = min(ceiling, first.bound + gap, self._below())
             done = self._pass(core, scales, top, target)
             if not done:
                 self._heuristics(core, top)
@@ -229,5 +231,7 @@ class _Run:
         )
 
 
-def _largest(core: Core) -> float:
-    return math.fsum(np.maximum.reduceat(core.value, core.indptr[:-1]).tolist()) if core.depth else 0.0
+def _above_all(core: Core) -> float:
+    """A number above the Σ value of every allocation."""
+    most = np.maximum.reduceat(core.value, core.indptr[:-1]).tolist() if core.depth else []
+    return math.fsum([core.start, *most]) + 8 * EPSILON * core.size + SMALLEST

@@ -66,10 +66,14 @@ class Core:
         """Least use of each row by each group [R, D]."""
         return np.asarray(np.minimum.reduceat(self.weight, self.indptr[:-1], axis=1))
 
+    def usable(self, prices: FloatArray) -> FloatArray:
+        """Prices [..., R] with 0 in place of those on a side that has no limit."""
+        none = ((prices > 0) & (self.hi == NONE)) | ((prices < 0) & (self.lo == -NONE))
+        return np.where(none, 0.0, prices)
+
     def limits(self, prices: FloatArray) -> FloatArray:
-        """The limit that each price [..., R] is paid for: hi where it is above 0, else lo; 0 where neither stands."""
-        limit = np.where(prices > 0, self.hi, self.lo).astype(np.float64)
-        return np.where(np.abs(limit) >= NONE, 0.0, limit)
+        """The limit that each usable price [..., R] is paid for: hi where it is above 0, else lo."""
+        return np.where(prices > 0, self.hi, np.where(prices < 0, self.lo, 0)).astype(np.float64)
 
     def kept(self, alive: BoolArray) -> Core | None:
         """Only the choices in `alive`, groups with one of them settled; None where a group has none."""

@@ -29,7 +29,7 @@ class Top:
 
 
 def bounds_of(core: Core, prices: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The bound under each price vector [K, R] and the priced columns [K, n] less their groups' minima."""
+    """The bound under each usable price vector [K, R] and the priced columns [K, n] less their groups' minima."""
     column = core.value + prices @ core.weight
     paid = (prices * core.limits(prices)).sum(axis=1)
     if not core.depth:

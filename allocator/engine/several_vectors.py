@@ -37,6 +37,7 @@ class Bounded:
 
 def bounded(core: Core, prices: FloatArray, allowance: float) -> Bounded:
     """Bounds and reduced values. allowance: rounding that the caller's tolerance absorbs."""
+    prices = core.usable(prices)
     bounds, reduced = bounds_of(core, prices)
     return Bounded(core, prices, bounds - np.maximum(slip(core, prices) - allowance, 0.0), reduced)
 
@@ -53,7 +54,7 @@ def slip(core: Core, prices: FloatArray) -> FloatArray:
 
 def around(core: Core, top: FloatArray, target: float) -> FloatArray:
     """Price vectors [K, R], the given one first."""
-    count = len(top)
+    count, top = len(top), core.usable(top)
     sided = (core.hi != NONE) | (core.lo != -NONE)
     if not core.depth or not sided.any():
         return top[None]
@@ -99,8 +100,7 @@ def _at(core: Core, top: FloatArray, ways: FloatArray, level: float) -> FloatArr
 
     def point(length: FloatArray) -> FloatArray:
         moved = top + length[:, None] * ways
-        moved = np.where((core.hi == NONE) & (moved > 0), 0.0, moved)
-        return np.where((core.lo == -NONE) & (moved < 0), 0.0, moved)
+        return core.usable(moved)
 
     low, high = np.zeros(len(ways)), np.full(len(ways), 0.5)  # the axes are scaled so that 1 is about right
     for _ in range(WIDENINGS):
