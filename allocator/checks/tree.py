@@ -107,13 +107,16 @@ class _Row:
     use: NDArray[Any]
     hi: Number | None
     lo: Number | None
-    slip: float
+    slip: Number
     row: Row
 
 
 @dataclass(eq=False)
 class _Rest:
-    """Groups that are not decided: rows of their choices [n], first of each [D + 1], value [n]."""
+    """Groups that are not decided: rows of their choices [n], first of each [D + 1], value [n].
+
+    settled: values of what is decided. size: Σ largest |value| of all groups. lost: rounding in the values.
+    """
 
     linear: Linear
     choices: IntArray
@@ -122,25 +125,28 @@ class _Rest:
     rows: list[_Row]
     settled: list[float] = field(default_factory=list)
     size: float = 0.0
+    lost: float = 0.0
 
     @staticmethod
     def of(linear: Linear) -> _Rest:
         problem = linear.problem
         start = problem.indptr[:-1]
         largest = np.maximum.reduceat(np.where(linear.free, np.abs(linear.value), 0.0), start)
-        size = math.fsum(largest.tolist()) * (1 + 8 * linear.power if linear.power != 1 else 1)
+        size = math.fsum(largest.tolist())
+        lost = EPSILON * (8 + 16 * linear.power) * size if linear.power != 1 else 0.0  # powers round
         choices = np.flatnonzero(linear.free)
         sizes = np.add.reduceat(linear.free.astype(np.int64), start)
         rows = []
         for row in linear.rows:
-            slip, use = 0.0, row.column[choices]
+            slip: Number = 0  # an integer: 0.0 would turn the limits of exact rows into floats
+            use = row.column[choices]
             if not row.exact:
                 use = use.astype(np.float64)
                 most = np.maximum.reduceat(np.where(linear.free, np.abs(row.column), 0.0), start)
                 limits = abs(float(row.hi or 0)) + abs(float(row.lo or 0))
                 slip = 8 * EPSILON * (len(start) + 4) * (math.fsum(most.tolist()) + limits)
             rows.append(_Row(use, row.hi, row.lo, slip, row))
-        rest = _Rest(linear, choices, np.concatenate([[0], np.cumsum(sizes)]), linear.value[choices], rows, [], size)
+        rest = _Rest(linear, choices, np.concatenate([[0], np.cumsum(sizes)]), linear.value[choices], rows, [], size, lost)
         rest.narrow(np.ones(len(choices), bool))
         return rest
 
@@ -207,7 +213,7 @@ class _Rest:
         found, reduced = [], []
         terms = 2 * (3 * len(at) + 4 * len(self.rows) + 16)
         for vector in vectors:
-            column, parts, size, lost = self.value.copy(), [*self.settled], self.size, VANISHED
+            column, parts, size, lost = self.value.copy(), [*self.settled], self.size, self.lost
             for row in self.rows:
                 price, limit = self._active(row, vector)
                 if not price:

@@ -29,8 +29,9 @@ from allocator.statement import FloatArray, IntArray
 MOST_ROWS = 4
 MOST_NODES = 30_000_000
 MOST_TREE_NODES = 5_000_000  # a checker in numpy goes through some ten million a second
+FEW = 100_000  # with so many allocations no guess is needed
 FIRST = 40  # the first gap: the reduced value of so many choices is below it
-GROWTH = ((30_000, 2.0), (300_000, 1.4), (math.inf, 1.2))  # after so many nodes the next gap is so much larger
+GROWTH = ((1_000, 4.0), (30_000, 2.0), (300_000, 1.4), (math.inf, 1.2))  # after so many nodes the next gap is so much larger
 SMALLEST = 1e-300  # above 0, where all values are 0
 REJECTED = 2_000  # nodes that a candidate counts which exact arithmetic refuses
 LOOKS = 6  # allocations near the best prices that are repaired
@@ -112,7 +113,7 @@ class _Run:
         first = bounded(core, top.prices[None], 0.0)
         self.bound = first.bound
         ceiling = _above_all(core) + self.tolerance
-        gap = self._first_gap(first)
+        gap = math.inf if _count(core) <= FEW else self._first_gap(first)
         while True:
             before = self.nodes
             target = min(ceiling, first.bound + gap, self._below())
@@ -229,6 +230,11 @@ class _Run:
         return Several(
             self.best, self.total, bound, self.prices, proved, infeasible, tree, self.nodes, self.limit
         )
+
+
+def _count(core: Core) -> float:
+    """Allocations of the open groups."""
+    return math.exp(min(float(np.log(np.diff(core.indptr)).sum()), 700.0))
 
 
 def _above_all(core: Core) -> float:

@@ -137,6 +137,6 @@ def completions(state: Bounded, target: float, most: int) -> tuple[int, FloatArr
         if int(keep.sum()) > most:
             break
         paid = wider[keep]
-        use = (use[:, None] + core.use[s:e]).reshape(-1, use.shape[1])[keep]
+        use = (use[:, None] + core.use[s:e]).reshape(len(keep), len(core.hi))[keep]
         depth -= 1
     return depth, np.ascontiguousarray(paid[:, 0]), np.ascontiguousarray(use)
