@@ -146,7 +146,9 @@ class _Rest:
                 limits = abs(float(row.hi or 0)) + abs(float(row.lo or 0))
                 slip = 8 * EPSILON * (len(start) + 4) * (math.fsum(most.tolist()) + limits)
             rows.append(_Row(use, row.hi, row.lo, slip, row))
-        rest = _Rest(linear, choices, np.concatenate([[0], np.cumsum(sizes)]), linear.value[choices], rows, [], size, lost)
+        rest = _Rest(
+            linear, choices, np.concatenate([[0], np.cumsum(sizes)]), linear.value[choices], rows, [], size, lost
+        )
         rest.narrow(np.ones(len(choices), bool))
         return rest
 

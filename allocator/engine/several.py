@@ -18,7 +18,7 @@ from allocator.certificate_tree import Tree
 from allocator.engine import native
 from allocator.engine.several_blocks import BlockSearch
 from allocator.engine.several_core import EPSILON, Core, Scales, core_of
-from allocator.engine.several_prices import Top, bounds_of, top_prices
+from allocator.engine.several_prices import Top, top_prices
 from allocator.engine.several_search import DONE, FOUND, OUT_OF_TIME, Search, arranged
 from allocator.engine.several_vectors import Bounded, around, bounded, fixed, slip
 from allocator.errors import UnsupportedError
@@ -31,7 +31,12 @@ MOST_NODES = 30_000_000
 MOST_TREE_NODES = 5_000_000  # a checker in numpy goes through some ten million a second
 FEW = 100_000  # with so many allocations no guess is needed
 FIRST = 40  # the first gap: the reduced value of so many choices is below it
-GROWTH = ((1_000, 4.0), (30_000, 2.0), (300_000, 1.4), (math.inf, 1.2))  # after so many nodes the next gap is so much larger
+GROWTH = (
+    (1_000, 4.0),
+    (30_000, 2.0),
+    (300_000, 1.4),
+    (math.inf, 1.2),
+)  # after so many nodes the next gap is so much larger
 SMALLEST = 1e-300  # above 0, where all values are 0
 REJECTED = 2_000  # nodes that a candidate counts which exact arithmetic refuses
 LOOKS = 6  # allocations near the best prices that are repaired
@@ -227,9 +232,7 @@ class _Run:
         if proved:
             bound = self.total - self.tolerance
         tree = self.tree if proved or infeasible else None
-        return Several(
-            self.best, self.total, bound, self.prices, proved, infeasible, tree, self.nodes, self.limit
-        )
+        return Several(self.best, self.total, bound, self.prices, proved, infeasible, tree, self.nodes, self.limit)
 
 
 def _count(core: Core) -> float:

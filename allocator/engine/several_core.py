@@ -197,8 +197,15 @@ def core_of(linear: Linear) -> tuple[Core | None, Scales]:
     size = float(np.maximum.reduceat(np.abs(value), at).sum())
     use = np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0), np.int64)
     core = Core(
-        rows, indptr, value, np.ascontiguousarray(use, np.int64), np.array(hi, np.int64), np.array(lo, np.int64),
-        np.zeros(0, np.int64), 0.0, size,
+        rows,
+        indptr,
+        value,
+        np.ascontiguousarray(use, np.int64),
+        np.array(hi, np.int64),
+        np.array(lo, np.int64),
+        np.zeros(0, np.int64),
+        0.0,
+        size,
     )
     kept = core.kept(np.ones(len(rows), bool))
     return (None if kept is None else kept.tightened()), scales

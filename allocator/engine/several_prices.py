@@ -78,7 +78,7 @@ class _Master:
         core, size = self.core, len(self.row)
         seen: list[IntArray] = []
         best, best_prices = -math.inf, np.zeros(len(core.hi))
-        prices = np.zeros(size)
+        prices: FloatArray = np.zeros(size)
         if first is not None:
             prices = np.maximum(self.sign * first[self.row], 0.0) * self.unit / self.worth
         taken, bound, net = self._pass(prices)

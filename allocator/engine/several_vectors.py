@@ -68,10 +68,7 @@ def around(core: Core, top: FloatArray, target: float) -> FloatArray:
         signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * basis.shape[0])).reshape(basis.shape[0], -1).T
         directions.append(signs @ basis / np.sqrt(basis.shape[0]))
     ways = np.concatenate(directions)
-    found = [top[None]]
-    for share in SHARES:
-        found.append(_at(core, top, ways, bound - share * gap))
-    return np.concatenate(found)
+    return np.concatenate([top[None], *(_at(core, top, ways, bound - share * gap) for share in SHARES)])
 
 
 def _axes(core: Core, reduced: FloatArray, gap: float, sided: FloatArray) -> FloatArray:
