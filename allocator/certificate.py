@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from allocator.certificate_tree import Tree
+
 
 @dataclass(frozen=True)
 class Multipliers:
@@ -81,4 +83,4 @@ class Threshold:
     kind: ClassVar[str] = "threshold"
 
 
-Certificate = Multipliers | Core | Enumeration | Cases | Threshold
+Certificate = Multipliers | Core | Enumeration | Cases | Threshold | Tree

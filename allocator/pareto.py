@@ -129,7 +129,7 @@ def hull_frontier(problem: Problem, resource: str) -> Frontier:
         return empty_frontier(problem, resource, ("no choice of some group keeps the largest cost or loss allowed",))
     column, power = linear.problem.cost(resource), 0
     if not linear.problem.exact(resource):
-        column, power = to_integers(column.astype(np.float64), linear.problem.indptr)
+        column, power, _ = to_integers(column, linear.problem.indptr)
     hull = hull_moves(linear.value, column.astype(np.int64, copy=False), linear.problem.indptr, linear.free)
     return _frontier_of(problem, resource, reduced, linear, hull, power)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from allocator.linear import Linear, Row
 from allocator.statement import BoolArray, FloatArray, IntArray
@@ -82,11 +84,17 @@ def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray 
     )
 
 
-def to_integers(column: FloatArray, indptr: IntArray) -> tuple[IntArray, int]:
-    """A float column as integers times 2^−power, as fine as sums over all groups allow."""
-    largest = float(np.maximum.reduceat(np.abs(column), indptr[:-1]).sum())
+def to_integers(column: NDArray[Any], indptr: IntArray) -> tuple[IntArray, int, bool]:
+    """A float column as integers times 2^−power, as fine as sums over all groups allow; and whether any was rounded.
+
+    Each entry moves by at most half a unit, so a sum over G groups by at most G/2.
+    """
+    floats = column.astype(np.float64)
+    largest = float(np.maximum.reduceat(np.abs(floats), indptr[:-1]).sum())
     power = LARGEST_SUM - 1 - math.frexp(largest)[1] if largest > 0 else 0
-    return np.rint(np.ldexp(column, power)).astype(np.int64), power
+    scaled = np.ldexp(floats, power)
+    whole = np.rint(scaled)
+    return whole.astype(np.int64), power, not np.array_equal(whole, scaled)
 
 
 def _floor_scaled(limit: float, power: int) -> int:

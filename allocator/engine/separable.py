@@ -14,8 +14,8 @@ import numpy as np
 from allocator.certificate import Certificate, Core
 from allocator.engine.found import Found
 from allocator.engine.knapsack import EPSILON, Knapsack, knapsack_of
+from allocator.engine.several import solve_several
 from allocator.engine.single import solve_single
-from allocator.errors import UnsupportedError
 from allocator.evaluation import lower, upper
 from allocator.linear import Linear
 from allocator.statement import IntArray
@@ -65,7 +65,7 @@ def solve_separable(
     if not _every_group_is_free(linear):
         return Separated(None, math.inf, math.inf, True, (0.0,) * count, None, None)
     if len(sides) > 1 or any(r.hi is not None and r.lo is not None for r in sides):
-        return _several(linear, tolerance, seconds, start, engine)
+        return _several(linear, tolerance, seconds(), start)
     knapsack = knapsack_of(linear)
     found, limit = _kept(
         linear, knapsack, partial(solve_single, tolerance=tolerance, seconds=seconds(), start=start, engine=engine)
@@ -117,10 +117,17 @@ def _keeps_rows(linear: Linear, rows: IntArray) -> bool:
     return True
 
 
-def _several(
-    linear: Linear, tolerance: float, seconds: Callable[[], float], start: IntArray | None, engine: str | None
-) -> Separated:
-    raise UnsupportedError("several budgets")
+def _several(linear: Linear, tolerance: float, seconds: float, start: IntArray | None) -> Separated:
+    """Several rows: depth-first search under many price vectors."""
+    first = linear.problem.indptr[:-1]
+    begin = None if start is None else start - first
+    found = solve_several(linear, tolerance=tolerance, seconds=seconds, start=begin)
+    limit = None if found.proved or found.infeasible else found.limit or "nodes"
+    certificate: Certificate = found.tree if found.tree is not None else Core(found.prices)
+    statistics = {"nodes": found.nodes}
+    return Separated(
+        found.rows, found.total, found.bound, found.infeasible, found.prices, certificate, limit, statistics
+    )
 
 
 def _every_group_is_free(linear: Linear) -> bool:

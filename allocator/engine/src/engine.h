@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__gnu_linux__)
 /* One binary for all x86-64 machines: the loader picks the clone for vectors of 256 bits where there are any. */
@@ -13,6 +14,9 @@
 #else
 #define VECTORISED
 #endif
+
+PyObject *several_search(PyObject *self, PyObject *args);
+PyObject *several_table(PyObject *self, PyObject *args);
 
 /* Seconds on a clock that never goes back. */
 double now_seconds(void);
