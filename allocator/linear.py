@@ -6,6 +6,7 @@ A maximum over groups becomes a mask, a p-norm becomes a sum of powers; what doe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,11 @@ class Linear:
     free: NDArray[np.bool_]
     power: float = 1.0
     scale: float = 1.0
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all choices are free."""
+        return bool(self.free.all())
 
     def objective(self, total: float) -> float:
         """The problem's objective (or a bound on it) for a sum (or a bound on the sum) of values."""

@@ -111,6 +111,12 @@ class Problem:
         return np.diff(self.indptr)
 
     @cached_property
+    def width(self) -> int | None:
+        """Choices per group where all groups have equally many."""
+        width = int(self.indptr[1])
+        return width if bool((self.sizes == width).all()) else None
+
+    @cached_property
     def group_of(self) -> IntArray:
         """Group of each choice [N]."""
         return np.repeat(np.arange(self.group_count), self.sizes)

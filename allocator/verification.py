@@ -13,7 +13,7 @@ from allocator.bounds import find_prices
 from allocator.certificate import Core, Enumeration, Multipliers
 from allocator.checks.core import exhaust
 from allocator.checks.enumeration import MOST_ALLOCATIONS, enumerate_all, small_enough
-from allocator.checks.lagrangian import active, lower_bound, proves_infeasible, single_row_infeasible
+from allocator.checks.lagrangian import active, proves_infeasible, single_row_infeasible
 from allocator.errors import UnsupportedError
 from allocator.evaluation import Outcome, lexicographic, scale_of
 from allocator.linear import Linear, linearise
@@ -22,6 +22,9 @@ from allocator.reduce import Reduced
 from allocator.solution import Allocation, Answer, Solution
 
 SMALLEST = 5e-324
+CLAIMED_STATES = 20_000_000  # of the core check, where the backend claims an optimum
+CORE_STATES = 2_000_000  # where it hands in prices for the core without a claim
+EAGER_STATES = 20_000  # where it does neither: a few milliseconds
 EAGER_ALLOCATIONS = 20_000  # enumerated even when nobody claims anything: a few milliseconds
 
 
@@ -218,24 +221,27 @@ class _Proof:
     def _by_prices(self, linear: Linear, tolerance: float) -> None:
         given = self.answer.certificate
         priced = given.values if isinstance(given, Multipliers | Core) else find_prices(linear).values
-        bound = lower_bound(linear, priced)
-        if not math.isfinite(bound):
-            return
         objective = self.outcome.objective
-        self.values, self.kind = priced, "multipliers"
-        self.bound = min(linear.objective(bound), objective)
-        if self.bound >= objective - tolerance:
-            self.optimal = True
-            return
-        claimed = self.answer.claim == "optimal" or isinstance(given, Core)
         total = linear.total(objective)
         allowed = total - linear.total(objective - tolerance)
-        found = exhaust(linear, priced, total, allowed, most_states=2_000_000 if claimed else 20_000)
-        if found.proved:
+        found = exhaust(linear, priced, total, allowed, self._most_states())
+        if not math.isfinite(found.bound):
+            return
+        self.values, self.kind = priced, "multipliers"
+        self.bound = min(linear.objective(found.bound), objective)
+        if self.bound >= objective - tolerance:
+            self.optimal = True
+        elif found.proved:
             self.optimal, self.kind = True, "core"
         elif found.better is not None and not self.problem.couplings and self.answer.claim == "optimal":
             better = linear.objective(found.better)
             self.reasons += (f"the backend claims optimal, but the check found an objective of {better!r}",)
+
+    def _most_states(self) -> int:
+        """A proof that is claimed is worth more effort than one that is only hoped for."""
+        if self.answer.claim == "optimal":
+            return CLAIMED_STATES
+        return CORE_STATES if isinstance(self.answer.certificate, Core) else EAGER_STATES
 
     def _by_enumeration(self) -> None:
         wanted = self.answer.claim == "optimal" or isinstance(self.answer.certificate, Enumeration)
