@@ -51,9 +51,9 @@ def verify(problem: Problem, reduced: Reduced, answer: Answer) -> Solution:
     reasons = (*unread, *reasons)
     if outcome is None:
         return _without_allocation(problem, reduced, linear, answer, reasons)
-    proof = _Proof(reduced.problem, linear, outcome, answer)
-    proof.run()
     scale = scale_of(problem)
+    proof = _Proof(reduced.problem, linear, outcome, answer, 1e-12 * scale)
+    proof.run()
     objective = outcome.objective
     bound = objective if proof.optimal else proof.bound
     gap = None
@@ -121,10 +121,11 @@ def _accept(problem: Problem, reduced: Reduced, answer: Answer) -> tuple[Outcome
         return None, ()
     try:
         choice = np.asarray(answer.choice)
-        reduced.problem.evaluate(choice)
+        outcome = reduced.problem.evaluate(choice)
     except ValueError as error:
         return None, (f"the backend's answer is not an allocation: {error}",)
-    outcome = problem.evaluate(reduced.expand(choice))
+    if outcome.problem is not problem:
+        outcome = problem.evaluate(reduced.expand(choice))
     if outcome.violations:
         return None, tuple(f"the backend's allocation is not feasible: {v}" for v in outcome.violations[:20])
     return outcome, ()
@@ -205,6 +206,7 @@ class _Proof:
     linear: Linear | None
     outcome: Outcome
     answer: Answer
+    tolerance: float
     bound: float | None = None
     optimal: bool = False
     kind: str | None = None
@@ -212,14 +214,13 @@ class _Proof:
     reasons: tuple[str, ...] = ()
 
     def run(self) -> None:
-        tolerance = 1e-12 * scale_of(self.outcome.problem)
         if self.linear is not None and not lexicographic(self.problem):
-            self._by_prices(self.linear, tolerance)
+            self._by_prices(self.linear)
         if not self.optimal:
             self._by_enumeration()
 
-    def _by_prices(self, linear: Linear, tolerance: float) -> None:
-        given = self.answer.certificate
+    def _by_prices(self, linear: Linear) -> None:
+        given, tolerance = self.answer.certificate, self.tolerance
         priced = given.values if isinstance(given, Multipliers | Core) else find_prices(linear).values
         objective = self.outcome.objective
         total = linear.total(objective)

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator.checks.lagrangian import EPSILON, Scan, Side, lowered, spans
+from allocator.blocks import spans
+from allocator.checks.lagrangian import EPSILON, Scan, Side, lowered
 from allocator.checks.survivors import Line, Survivors
 from allocator.linear import Linear, Row
 from allocator.statement import FloatArray, IntArray, Number
@@ -115,7 +116,7 @@ def _relative(linear: Linear, sides: tuple[Side, ...], base: IntArray, rows: Int
     reduced -= 4 * EPSILON * (len(lines) + 1) * size
     reduced[rows == origin] = 0.0
     taken = linear.value[base]
-    room = exact_sum(-taken, target)
+    room = -exact_sum(taken, -target)
     room += 4 * EPSILON * abs(room)
     unit = _unit(linear, rows, steps, first)
     if unit is None:  # what rounding did to `steps`
@@ -135,7 +136,7 @@ def _line(row: Row, price: float, base: IntArray, rows: IntArray, origin: IntArr
     def rest(limit: Number | None, sign: int) -> float | None:
         if limit is None:
             return None
-        left = exact_sum(-taken, limit)
+        left = -exact_sum(taken, -limit)
         return left + sign * EPSILON * (len(first) + 8) * (abs(left) + reach)
 
     return Line(steps, rest(row.lo, -1), rest(row.hi, 1), price, False)

@@ -8,29 +8,19 @@ holds for the numbers of the file, not for their sums in floating point.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from allocator.blocks import per_group, spans
 from allocator.linear import Linear, Row
-from allocator.problem import Problem
 from allocator.statement import FloatArray, Number
 from allocator.sums import exact_sum
 
 EPSILON = float(np.finfo(float).eps)
 HUGE = 1e290  # sums of products above it could overflow: such a price counts 0
 VANISHED = 1e-322  # what products of minute prices may lose
-BLOCK = 1 << 16  # choices looked at together: their columns stay in the cache
-NARROW = 32  # up to so many choices a group, minima are taken column by column
-
-
-@dataclass(frozen=True)
-class Span:
-    """Consecutive groups and their choices: `groups` and `rows` are slices of [G] and [N] arrays."""
-
-    groups: slice
-    rows: slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +56,6 @@ class Scan:
     sides: tuple[Side, ...]
     minima: FloatArray
     bound: float
-
-
-def spans(problem: Problem) -> Iterator[Span]:
-    """The groups in blocks of about 2^16 choices, at least one group each."""
-    indptr, count = problem.indptr, problem.group_count
-    first = 0
-    while first < count:
-        last = int(np.searchsorted(indptr, indptr[first] + BLOCK, side="right")) - 1
-        last = min(max(last, first + 1), count)
-        yield Span(slice(first, last), slice(int(indptr[first]), int(indptr[last])))
-        first = last
 
 
 def active(row: Row, values: Sequence[float]) -> tuple[float, float]:
@@ -147,24 +126,12 @@ def smallest(linear: Linear, column: FloatArray) -> FloatArray:
     return np.minimum.reduceat(np.where(linear.free, column, np.inf), linear.problem.indptr[:-1])
 
 
-def least(problem: Problem, span: Span, column: FloatArray) -> FloatArray:
-    """Minimum over each group of a span of a column over the span's rows."""
-    width = problem.width
-    if width is None or width > NARROW:
-        return np.minimum.reduceat(column, problem.indptr[span.groups] - span.rows.start)
-    table = column.reshape(-1, width)
-    found = table[:, 0].copy()
-    for k in range(1, width):
-        np.minimum(found, table[:, k], out=found)
-    return found
-
-
 def scan(linear: Linear, values: Sequence[float], *, objective: bool = True) -> Scan:
     """Minima and bound under prices given per budget row of the problem, in blocks."""
     sides, whole, problem = sides_of(linear, values), linear.whole, linear.problem
     minima = np.empty(problem.group_count)
     for span in spans(problem):
-        minima[span.groups] = least(problem, span, lowered(linear, sides, span.rows, whole, objective))
+        minima[span.groups] = per_group(problem, span, np.minimum, lowered(linear, sides, span.rows, whole, objective))
     if not np.isfinite(minima).all():
         return Scan(sides, minima, math.inf)
     paid, paid_error = _paid(sides)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from allocator.sums import FEW, exact_sum
+from allocator.sums import BLOCK, FEW, exact_sum
 from allocator.testing.depth import times
 
 RNG = np.random.default_rng(0)
@@ -27,7 +27,7 @@ KINDS: dict[str, Callable[[int], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [0, 1, 7, FEW, FEW + 1, 20_000])
+@pytest.mark.parametrize("count", [0, 1, 7, FEW, FEW + 1, 20_000, BLOCK + 1])
 def test_the_sum_is_rounded_once(kind: str, count: int) -> None:
     for _ in range(times(3)):
         values = KINDS[kind](count)

@@ -188,7 +188,7 @@ def test_the_bound_alone_is_the_first_level() -> None:
 
 
 def test_a_budget_that_no_sum_of_costs_reaches_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every use is a multiple of 64: the last 63 of the budget are of no use, and the LP bound is short by their price."""
+    """Every use is a multiple of 64: the last 63 of the budget are of no use, but the LP bound counts them."""
     rng = np.random.default_rng(1)
     costs = 64 * np.cumsum(rng.integers(1, 5, (40, 4)), axis=1)
     scores = -np.sqrt(costs) + rng.random((40, 4)) * 0.1
@@ -224,7 +224,7 @@ def test_blocks_do_not_show(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         prices = find_prices(linear).values
         whole = attempt(linear, prices, best)
         with monkeypatch.context() as patch:
-            patch.setattr("allocator.checks.lagrangian.BLOCK", 7)
+            patch.setattr("allocator.blocks.BLOCK", 7)
             assert attempt(linear, prices, best) == whole
         assert whole.proved
 
