@@ -26,10 +26,23 @@ class Core:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """For the least maximum of the loss: no allocation keeps the rows with all unaries below the level reached.
+
+    values: prices of the budget rows for Σ unary at the level, which decides among equal maxima. below: prices
+    that exclude the next lower level; none where a single row does. Proves `optimal`.
+    """
+
+    values: tuple[float, ...]
+    below: tuple[float, ...] = ()
+    kind: ClassVar[str] = "threshold"
+
+
+@dataclass(frozen=True)
 class Enumeration:
     """Small enough (at most a million allocations) to look at all of them. Proves `optimal` or `infeasible`."""
 
     kind: ClassVar[str] = "enumeration"
 
 
-Certificate = Multipliers | Core | Enumeration
+Certificate = Multipliers | Core | Threshold | Enumeration

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from allocator.bounds import find_prices
-from allocator.certificate import Core, Enumeration, Multipliers
+from allocator.certificate import Core, Enumeration, Multipliers, Threshold
 from allocator.checks.core import exhaust
 from allocator.checks.enumeration import MOST_ALLOCATIONS, enumerate_all, small_enough
 from allocator.checks.lagrangian import active, proves_infeasible, single_row_infeasible
+from allocator.checks.threshold import applies, check_threshold
 from allocator.errors import UnsupportedError
 from allocator.evaluation import Outcome, lexicographic, scale_of
 from allocator.linear import Linear, linearise
@@ -92,14 +94,21 @@ def _legible(answer: Answer) -> tuple[Answer, tuple[str, ...]]:
     if bound is not None and not _is_number(bound):
         reasons.append(f"the backend's bound {bound!r} is not a finite number")
         bound = None
-    if isinstance(certificate, Multipliers | Core):
+    if isinstance(certificate, Multipliers | Core | Threshold):
         try:
-            certificate = type(certificate)(tuple(float(v) for v in certificate.values))
+            if isinstance(certificate, Threshold):
+                certificate = Threshold(_prices(certificate.values), _prices(certificate.below))
+            else:
+                certificate = type(certificate)(_prices(certificate.values))
         except (TypeError, ValueError, OverflowError):
             reasons.append(f"the backend's certificate of kind {certificate.kind!r} does not hold prices")
             certificate = None
     bound = None if bound is None else float(bound)
     return dataclasses.replace(answer, claim=claim, claimed_bound=bound, certificate=certificate), tuple(reasons)
+
+
+def _prices(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
 
 
 def _is_number(value: Any) -> bool:
@@ -216,6 +225,8 @@ class _Proof:
     def run(self) -> None:
         if self.linear is not None and not lexicographic(self.problem):
             self._by_prices(self.linear)
+        if applies(self.problem):
+            self._by_threshold()
         if not self.optimal:
             self._by_enumeration()
 
@@ -238,11 +249,24 @@ class _Proof:
             better = linear.objective(found.better)
             self.reasons += (f"the backend claims optimal, but the check found an objective of {better!r}",)
 
+    def _by_threshold(self) -> None:
+        """The least maximum, where a row or prices exclude the next lower one; without a certificate by own prices."""
+        given, level = self.answer.certificate, self.outcome.loss
+        if isinstance(given, Threshold):
+            values, below = given.values, given.below
+        else:
+            values, below = find_prices(linearise(self.problem, cap=level)).values, ()
+        allowed = self.tolerance / max(self.problem.minimize["loss"], 1.0)
+        found = check_threshold(self.problem, values, below, level, self.outcome.tie, allowed, self._most_states())
+        if found.least:
+            self.bound, self.kind = self.outcome.objective, "threshold"
+        self.optimal = found.proved
+
     def _most_states(self) -> int:
         """A proof that is claimed is worth more effort than one that is only hoped for."""
         if self.answer.claim == "optimal":
             return CLAIMED_STATES
-        return CORE_STATES if isinstance(self.answer.certificate, Core) else EAGER_STATES
+        return CORE_STATES if isinstance(self.answer.certificate, Core | Threshold) else EAGER_STATES
 
     def _by_enumeration(self) -> None:
         wanted = self.answer.claim == "optimal" or isinstance(self.answer.certificate, Enumeration)
