@@ -21,20 +21,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from allocator.blocks import spans
 from allocator.checks.lagrangian import EPSILON, Scan, Side, lowered
-from allocator.checks.survivors import Line, Survivors
+from allocator.checks.survivors import CHUNK, Line, Survivors, divisor
 from allocator.linear import Linear, Row
 from allocator.statement import FloatArray, IntArray, Number
 from allocator.sums import exact_sum
 
 MOST_SURVIVORS = 4_000_000
-CHUNK = 4096
 EXACT_BITS = 52
 
 
@@ -173,7 +170,7 @@ def _tightened(survivors: Survivors) -> Survivors | None:
     below = survivors.below
     if survivors.unit is not None:
         whole = (survivors.steps / survivors.unit).astype(np.int64)
-        h = Fraction(survivors.unit) * _divisor(whole)
+        h = Fraction(survivors.unit) * divisor(whole)
         if h:
             reached = Fraction(below) // h  # no better Σ steps is above h·reached
             below = min(below, float(h * reached + h / 2))
@@ -186,19 +183,9 @@ def _moved(line: Line, survivors: Survivors) -> Line | None:
     if not line.exact:
         return line
     least_, most = (sum(survivors.per_group(extreme, line.steps).tolist()) for extreme in (np.minimum, np.maximum))
-    g = _divisor(line.steps) or 1
+    g = divisor(line.steps) or 1
     hi = None if line.hi is None else min(int(line.hi), most) // g * g
     lo = None if line.lo is None else -(-max(int(line.lo), least_) // g * g)
     if (hi is not None and hi < least_) or (lo is not None and lo > most):
         return None
     return line if (lo, hi) == (line.lo, line.hi) else dataclasses.replace(line, lo=lo, hi=hi)
-
-
-def _divisor(steps: NDArray[Any]) -> int:
-    """Greatest common divisor, 0 where there is nothing but zeros."""
-    found = 0
-    for at in range(0, len(steps), CHUNK):
-        found = math.gcd(found, int(np.gcd.reduce(steps[at : at + CHUNK])))
-        if found == 1:
-            break
-    return found

@@ -14,6 +14,7 @@ D. Pisinger, A minimal algorithm for the multiple-choice knapsack problem, EJOR 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,15 @@ from allocator.statement import FloatArray, IntArray
 
 DOWN = 1 - 8 * EPSILON  # slopes are rounded down
 WIDE = 1 << 18  # states times choices made at once
+MANY = 256  # states from which on a table may be worth it
+SPARSE = 8  # uses per state up to which it is
 
 Lists = tuple[NDArray[Any], FloatArray]
 
 
 def exhaust_one(survivors: Survivors, most_states: int) -> Listing:
     """Look at every combination of the survivors that may be better and keep the one line, an upper limit."""
+    survivors = dataclasses.replace(survivors, lines=(survivors.lines[0].in_units(),))
     order, up, down = _slopes(survivors)
     chosen = survivors.in_order(order)
     line = chosen.lines[0]
@@ -48,9 +52,14 @@ def exhaust_one(survivors: Survivors, most_states: int) -> Listing:
         if not len(lists[0]):
             break
         part = slice(ends[g], ends[g + 1])
-        lists = _extended(lists, line.steps[part], chosen.steps[part], spare[g + 1], excess[g + 1], target)
-        if len(lists[0]) > 2 * MOST_LISTED:
-            return Listing(False, states)
+        uses, values = line.steps[part], chosen.steps[part]
+        if line.exact and _crowded(lists[0], uses):
+            lists = _promising(*_by_table(lists, uses, values), spare[g + 1], excess[g + 1], target)
+        else:
+            lists = _extended(lists, uses, values, spare[g + 1], excess[g + 1], target)
+            if len(lists[0]) > 2 * MOST_LISTED:
+                return Listing(False, states)
+            lists = _in_order(*lists)
         lists = _undominated(*lists)
         states += len(lists[0])
         if states > most_states or len(lists[0]) > MOST_LISTED:
@@ -98,16 +107,41 @@ def _promising(over: NDArray[Any], value: FloatArray, spare: float, excess: floa
     return over[keep], value[keep]
 
 
+def _crowded(over: NDArray[Any], uses: NDArray[Any]) -> bool:
+    """Whether most whole numbers in the range of the states are the use of one: a table is then faster than lists."""
+    if len(over) < MANY:
+        return False
+    length = int(over[-1]) - int(over[0]) + int(uses.max()) - int(uses.min())
+    return length < min(SPARSE * len(over), MOST_LISTED)
+
+
+def _by_table(lists: Lists, uses: NDArray[Any], steps: FloatArray) -> Lists:
+    """The states after one more group, the best of each use, from a table over all uses."""
+    over, value = lists
+    low, first = int(over[0]), int(uses.min())
+    table = np.full(int(over[-1]) - low + 1, np.inf)
+    table[over - low] = value
+    merged = np.full(len(table) + int(uses.max()) - first, np.inf)
+    for use, step in zip(uses.tolist(), steps.tolist(), strict=True):
+        part = merged[use - first : use - first + len(table)]
+        np.minimum(part, table + step, out=part)
+    at = np.flatnonzero(merged < np.inf)
+    return at + (low + first), merged[at]
+
+
+def _in_order(over: NDArray[Any], value: FloatArray) -> Lists:
+    order = over.argsort(kind="stable")
+    return over[order], value[order]
+
+
 def _undominated(over: NDArray[Any], value: FloatArray) -> Lists:
-    """In order of `over`, each of less value than all before."""
+    """Of states in order of `over`, those worth less than all before."""
     if len(over) < 2:
         return over, value
-    order = over.argsort(kind="stable")
-    value = value[order]
     keep = np.empty(len(value), np.bool_)
     keep[0] = True
     np.less(value[1:], np.minimum.accumulate(value[:-1]), out=keep[1:])
-    over, value = over[order[keep]], value[keep]
+    over, value = over[keep], value[keep]
     last = np.empty(len(over), np.bool_)
     last[-1] = True
     np.not_equal(over[1:], over[:-1], out=last[:-1])  # of one use, the last is worth the least

@@ -14,6 +14,18 @@ from numpy.typing import NDArray
 from allocator.checks.lagrangian import EPSILON
 from allocator.statement import BoolArray, FloatArray, IntArray, Number
 
+CHUNK = 4096
+
+
+def divisor(steps: NDArray[Any]) -> int:
+    """Greatest common divisor, 0 where there is nothing but zeros."""
+    found = 0
+    for at in range(0, len(steps), CHUNK):
+        found = math.gcd(found, int(np.gcd.reduce(steps[at : at + CHUNK])))
+        if found == 1:
+            break
+    return found
+
 
 @dataclass(frozen=True, eq=False)
 class Line:
@@ -33,6 +45,14 @@ class Line:
         """The same row with the opposite sign."""
         hi, lo = (None if limit is None else -limit for limit in (self.lo, self.hi))
         return Line(-self.steps, lo, hi, -self.price, self.exact)
+
+    def in_units(self) -> Line:
+        """The same upper limit counted in the divisor of its steps."""
+        unit = divisor(self.steps) if self.exact else 1
+        if unit <= 1 or self.hi is None:
+            return self
+        price = self.price * unit * (1 + 2 * EPSILON)  # no less than it is
+        return Line(self.steps // unit, None, int(self.hi) // unit, price, True)
 
     @property
     def paid(self) -> float:

@@ -262,3 +262,21 @@ def test_both_list_programs_find_the_same(whole: bool, side: str) -> None:
         assert first.complete
         assert second.complete
         assert first.best == (None if second.best is None else pytest.approx(second.best, rel=1e-9))
+
+
+def test_tables_and_lists_see_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(6)
+    for scale in (1, 12):
+        problem = _knapsack(rng, 25, 5, 0.5)
+        problem = problem.replace(costs={"cost": problem.costs["cost"] * scale})
+        linear = linearise(problem.with_budget("cost", max=int(problem.budgets[0].max or 0) * scale + scale // 2))
+        best = _by_dynamic_programme(linear.problem)
+        for prices in (find_prices(linear).values, (1e-3 / scale,), (0.0,)):
+            for objective in (best + 1e-13, best + 0.05):
+                found = []
+                for many in (1, 10**9):
+                    monkeypatch.setattr("allocator.checks.slopes.MANY", many)
+                    monkeypatch.setattr("allocator.checks.slopes.SPARSE", 10**6)
+                    found.append(attempt(linear, prices, objective))
+                assert found[0] == found[1]
+                assert found[0].proved == (objective == best + 1e-13)
