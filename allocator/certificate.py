@@ -28,6 +28,19 @@ class Core:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """For the least maximum of the loss: no allocation keeps the rows with all unaries below the level reached.
+
+    values: prices of the budget rows for Σ unary at the level, which decides among equal maxima. below: prices
+    that exclude the next lower level; none where a single row does. Proves `optimal`.
+    """
+
+    values: tuple[float, ...]
+    below: tuple[float, ...] = ()
+    kind: ClassVar[str] = "threshold"
+
+
+@dataclass(frozen=True)
 class Enumeration:
     """Small enough (at most a million allocations) to look at all of them. Proves `optimal` or `infeasible`."""
 
@@ -65,22 +78,14 @@ Case = Leaf | ByRow | ByLabel
 
 @dataclass(frozen=True)
 class Cases:
-    """A cover of the allocations that keep the couplings; the checker propagates the couplings in each case."""
+    """A cover of the allocations that keep the couplings; the checker propagates the couplings in each case.
 
-    root: Case
-    kind: ClassVar[str] = "tree"
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The least maximum: nothing keeps the budgets below its level, and Σ unary is least at it.
-
-    values: prices at the level, for Σ unary. below: prices that show that the next lower level is infeasible.
+    values: prices of the budget rows for the bound without couplings.
     """
 
-    values: tuple[float, ...]
-    below: tuple[float, ...] = ()
-    kind: ClassVar[str] = "threshold"
+    root: Case
+    values: tuple[float, ...] = ()
+    kind: ClassVar[str] = "tree"
 
 
 Certificate = Multipliers | Core | Enumeration | Cases | Threshold | Tree

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from allocator.blocks import per_group, spans
 from allocator.statement import (
     Budget,
     Cardinality,
@@ -25,6 +26,7 @@ from allocator.statement import (
     Pairs,
     SameChoice,
 )
+from allocator.sums import exact_sum
 
 if TYPE_CHECKING:
     from allocator.problem import Problem
@@ -71,7 +73,7 @@ class Outcome:
         """Second criterion among equal objectives: Σ unary where the least maximum is sought, else 0."""
         if not lexicographic(self.problem):
             return 0.0
-        return math.fsum(self.problem.unary[self.rows].tolist())
+        return exact_sum(self.problem.unary[self.rows])
 
     @cached_property
     def totals(self) -> dict[str, Number]:
@@ -106,7 +108,7 @@ class Outcome:
             values = self.problem.scores[row.score][kept]
             if row.include_remainder and row.score in self.problem.remainder:
                 values = values + self.problem.remainder[row.score][kept]
-            return math.fsum(values.tolist())
+            return exact_sum(values)
         assert row.resource is not None
         return (
             self.totals[row.resource]
@@ -194,23 +196,25 @@ def lexicographic(problem: Problem) -> bool:
 
 def loss_of(problem: Problem, rows: IntArray) -> float:
     """Loss of the taken rows: sum, maximum or p-norm of the unaries, plus the interactions under a sum."""
-    values: list[float] = problem.unary[rows].tolist()
+    taken = problem.unary[rows]
     if problem.loss.aggregate == "max":
-        return max(values)
+        return float(taken.max())
     if problem.loss.aggregate == "pnorm":
+        values: list[float] = taken.tolist()
         p, m = problem.loss.p or 1.0, max(values)
         return m and m * math.fsum((v / m) ** p for v in values) ** (1 / p)
+    between: list[float] = []
     for weight, part in problem.active_interactions:
         if isinstance(part, Pairs):
-            taken = np.zeros(problem.choice_count, bool)
-            taken[rows] = True
-            both = taken[part.index[:, 0]] & taken[part.index[:, 1]]
-            values += (weight * part.value[both]).tolist()
+            present = np.zeros(problem.choice_count, bool)
+            present[rows] = True
+            both = present[part.index[:, 0]] & present[part.index[:, 1]]
+            between += (weight * part.value[both]).tolist()
         else:
             columns = part.vectors[rows].astype(np.float64).T.tolist()
             for e, column in zip(part.eigenvalues.tolist(), columns, strict=True):
-                values.append(weight * 0.5 * e * (math.fsum(column) ** 2 - math.fsum(x * x for x in column)))
-    return math.fsum(values)
+                between.append(weight * 0.5 * e * (math.fsum(column) ** 2 - math.fsum(x * x for x in column)))
+    return exact_sum(taken, *between)
 
 
 def resource_use(problem: Problem, rows: IntArray, resource: str, tags: tuple[str, ...] | None) -> Number:
@@ -224,7 +228,7 @@ def resource_use(problem: Problem, rows: IntArray, resource: str, tags: tuple[st
         return int(most) if exact else float(most)
     if exact:
         return int(offset) + int(column.sum())
-    return math.fsum([offset, *column.tolist()])
+    return exact_sum(column.astype(np.float64, copy=False), offset)
 
 
 def scale_of(problem: Problem) -> float:
@@ -272,5 +276,11 @@ def loss_size(problem: Problem) -> float:
 
 def _sum_of_largest(problem: Problem, column: NDArray[Any]) -> float:
     """Σ_g max_k |column| over the choices that may be taken."""
-    taken = np.where(problem.free, np.abs(column), np.zeros((), column.dtype))
-    return float(np.maximum.reduceat(taken, problem.indptr[:-1]).astype(np.float64).sum())
+    free = None if problem.allowed is None and not problem.pins else problem.free
+    sizes = []
+    for span in spans(problem):
+        size = np.abs(column[span.rows])
+        if free is not None:
+            size[~free[span.rows]] = 0
+        sizes.append(float(per_group(problem, span, np.maximum, size).astype(np.float64).sum()))
+    return math.fsum(sizes)

@@ -6,6 +6,7 @@ A maximum over groups becomes a mask, a p-norm becomes a sum of powers; what doe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class Linear:
     power: float = 1.0
     scale: float = 1.0
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all choices are free."""
+        return bool(self.free.all())
+
     def objective(self, total: float) -> float:
         """The problem's objective (or a bound on it) for a sum (or a bound on the sum) of values."""
         if self.power != 1.0:
@@ -77,7 +83,8 @@ def linearise(problem: Problem, *, cap: float | None = None, with_interactions: 
     """
     if problem.active_interactions and not with_interactions and problem.features & {"pairs", "basis"}:
         raise UnsupportedError("interactions between groups are not separable; use a solver that takes pairs or basis")
-    free = problem.free.copy()
+    masked = cap is not None or any(_masks(problem, budget) for budget in problem.budgets)
+    free = problem.free.copy() if masked else problem.free
     if cap is not None:
         free &= problem.unary <= cap
     rows = []
@@ -102,30 +109,43 @@ def _objective(problem: Problem, cap: float | None) -> tuple[FloatArray, float, 
         return (problem.unary / (scale or 1.0)) ** p, 0.0, p, weight * scale
     if cap is not None and lexicographic(problem):
         return problem.unary, 0.0, 1.0, 1.0
-    value, constant = np.zeros(problem.choice_count), 0.0
+    value: FloatArray | None = None
+    constant = 0.0
     for name, weight in problem.minimize.items():
         if name == "loss":
             if aggregate != "sum":
                 raise UnsupportedError(f"minimising a {aggregate} loss is not separable; use a solver that takes it")
-            value = value + weight * problem.unary
+            column: NDArray[Any] = problem.unary
         else:
             if problem.resources[name].aggregate == "max":
                 raise UnsupportedError(f"the largest {name!r} is not separable; use a solver that takes max_resource")
-            value = value + weight * problem.cost(name)
+            column = problem.cost(name)
             constant += weight * problem.resources[name].offset
+        part: FloatArray = column.astype(np.float64, copy=False) if weight == 1 else weight * column
+        value = part if value is None else value + part
+    assert value is not None
     return value, constant, 1.0, 1.0
+
+
+def _masks(problem: Problem, budget: Budget) -> bool:
+    """Whether a row forbids choices: the max of a maximum."""
+    if budget.max is None or budget.score is not None:
+        return False
+    if budget.loss:
+        return problem.loss.aggregate == "max"
+    return problem.resources[budget.resource or ""].aggregate == "max"
 
 
 def _row(problem: Problem, i: int, budget: Budget, free: NDArray[np.bool_]) -> Row | None:
     """The row as sums; a maximum narrows `free` instead, and its min asks for one large enough choice."""
     if budget.loss:
         return _loss_row(problem, i, budget, free)
-    inside = problem.in_scope(budget.tags)[problem.group_of]
+    inside = None if budget.tags is None else problem.in_scope(budget.tags)[problem.group_of]
     if budget.score is not None:
         column = problem.scores[budget.score]
         if budget.include_remainder and budget.score in problem.remainder:
             column = column + problem.remainder[budget.score]
-        return _sum_row(i, budget, np.where(inside, column, 0.0), 0, False)
+        return _sum_row(i, budget, column if inside is None else np.where(inside, column, 0.0), 0, False)
     assert budget.resource is not None
     spec = problem.resources[budget.resource]
     offset: Number = spec.offset if budget.tags is None else 0
@@ -133,7 +153,8 @@ def _row(problem: Problem, i: int, budget: Budget, free: NDArray[np.bool_]) -> R
     costs = problem.cost(budget.resource)
     if spec.aggregate == "sum":
         zero = np.zeros((), costs.dtype)
-        return _sum_row(i, budget, costs if budget.tags is None else np.where(inside, costs, zero), offset, exact)
+        return _sum_row(i, budget, costs if inside is None else np.where(inside, costs, zero), offset, exact)
+    inside = np.ones(problem.choice_count, bool) if inside is None else inside
     if budget.max is not None:
         most = upper(budget.max, exact)
         free &= ~inside | (costs <= most)

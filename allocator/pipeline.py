@@ -18,7 +18,7 @@ from allocator.budgets import apply_budgets
 from allocator.choosing import choose_solver
 from allocator.errors import AllocatorError, SolverError, UnsupportedError, UsageError
 from allocator.features import MEANING
-from allocator.formats.digest import content_sha256
+from allocator.formats.digest import Identity
 from allocator.problem import Problem
 from allocator.protocols import Limits, Report, Solver
 from allocator.reduce import Reduced, reduce
@@ -83,7 +83,7 @@ def solve(
     overrides = _overrides(given, stated)
     identity: dict[str, Any] = {
         "solver": _describe(backend, why, limits),
-        "problem": {"file_sha256": file_sha256, "sha256": content_sha256(given), "overrides": overrides},
+        "problem": Identity(given, file_sha256, overrides),
     }
 
     def finish(answer: Answer) -> Solution:

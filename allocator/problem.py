@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from allocator.blocks import pieces
 from allocator.names import Coded, Names, Ragged, encode
 from allocator.statement import (
     BoolArray,
@@ -35,6 +36,9 @@ from allocator.statement import (
 if TYPE_CHECKING:
     from allocator.evaluation import Outcome
     from allocator.views import Group
+
+
+DEPEND_ON_BUDGETS = ("features", "warnings")  # of what is worked out once for each problem
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,11 +115,17 @@ class Problem:
         return np.diff(self.indptr)
 
     @cached_property
+    def width(self) -> int | None:
+        """Choices per group where all groups have equally many."""
+        width = int(self.indptr[1])
+        return width if bool((self.sizes == width).all()) else None
+
+    @cached_property
     def group_of(self) -> IntArray:
         """Group of each choice [N]."""
         return np.repeat(np.arange(self.group_count), self.sizes)
 
-    @cached_property
+    @property
     def places(self) -> IntArray:
         """Place of each choice within its group [N]."""
         return np.arange(self.choice_count) - np.repeat(self.indptr[:-1], self.sizes)
@@ -123,11 +133,14 @@ class Problem:
     @cached_property
     def free(self) -> BoolArray:
         """Choices that may be taken [N]: allowed, and not against a pin."""
+        if self.allowed is not None and not self.pins:
+            return self.allowed
         mask = np.ones(self.choice_count, bool) if self.allowed is None else self.allowed.copy()
         for group, row in self.pins.items():
             kept = bool(mask[row])
             mask[self.indptr[group] : self.indptr[group + 1]] = False
             mask[row] = kept
+        mask.setflags(write=False)
         return mask
 
     @cached_property
@@ -167,10 +180,12 @@ class Problem:
             part = self.scores[name]
             if self.loss.stderr_weight and name in self.stderr:
                 part = part + self.loss.stderr_weight * self.stderr[name]
-            parts.append(weight * part)
-        total: FloatArray = np.sum(parts, axis=0)
-        if len(parts) > 2 and np.isfinite(total).all():  # the sum of two is rounded once anyway
-            total = np.array([math.fsum(terms) for terms in zip(*(p.tolist() for p in parts), strict=True)])
+            parts.append(part if weight == 1 else weight * part)
+        total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        if len(parts) > 2:  # the sum of two is rounded once anyway
+            total = np.sum(parts, axis=0)
+            if np.isfinite(total).all():
+                total = np.array([math.fsum(terms) for terms in zip(*(p.tolist() for p in parts), strict=True)])
         total.setflags(write=False)
         return total
 
@@ -190,9 +205,11 @@ class Problem:
             offset = self.resources[name].offset
             if not float(offset).is_integer():
                 continue
-            if column.dtype != np.int64 and not np.array_equal(np.floor(column), column):
+            parts = list(pieces(len(column)))
+            if column.dtype != np.int64 and not all(np.array_equal(np.floor(column[p]), column[p]) for p in parts):
                 continue
-            small = float(np.abs(column.astype(np.float64)).sum()) + abs(float(offset)) < 2.0**62
+            size = math.fsum(float(np.abs(column[p].astype(np.float64)).sum()) for p in parts)
+            small = size + abs(float(offset)) < 2.0**62
             if small or sum(abs(int(x)) for x in column.tolist()) + abs(int(offset)) < 2**63:
                 found[name] = column.astype(np.int64, copy=False)
         return found
@@ -236,7 +253,8 @@ class Problem:
 
     def choice_name(self, row: int) -> str:
         """Name of the choice in a row."""
-        return self.choice_names.text(row, int(self.places[row]))
+        group = int(np.searchsorted(self.indptr, row, side="right")) - 1
+        return self.choice_names.text(row, row - int(self.indptr[group]))
 
     def evaluate(self, choice: ArrayLike) -> Outcome:
         """Loss, objective, totals and violations of an allocation: index of the choice within each group [G]."""
@@ -248,7 +266,19 @@ class Problem:
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with other parts; the columns are shared."""
+        if changes.keys() == {"budgets"}:
+            return self._with_rows(changes["budgets"])
         return dataclasses.replace(self, **changes)
+
+    def _with_rows(self, budgets: tuple[Budget, ...]) -> Problem:
+        """Other budgets alone: what was checked and worked out from the columns stays (a sweep asks for this often)."""
+        from allocator.validation import validate_header
+
+        other: Problem = object.__new__(Problem)
+        kept = {name: part for name, part in self.__dict__.items() if name not in DEPEND_ON_BUDGETS}
+        other.__dict__.update(kept | {"budgets": budgets})
+        validate_header(other)
+        return other
 
     def with_budget(self, resource: str, max: Number | None = None, min: Number | None = None) -> Problem:  # noqa: A002 - the format's own words
         """The unscoped row of a resource replaced where it stands, or added at the end; columns are shared."""

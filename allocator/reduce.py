@@ -84,8 +84,10 @@ def reduce(problem: Problem) -> Reduced:
         UnsupportedError: a merged group would have more than 100,000 choices.
     """
     same = [c for c in problem.couplings if isinstance(c, SameChoice)]
+    if not same:
+        return _reduce(problem, [])
     reduced = _reduce(problem, same if problem.loss.aggregate != "max" and sums_may_merge(problem) else [])
-    if same and reduced.problem is not None:
+    if reduced.problem is not None:
         rows = zip(problem.budgets, reduced.problem.budgets, strict=False)
         if any(
             a.resource and b.resource and problem.exact(a.resource) > reduced.problem.exact(b.resource) for a, b in rows
@@ -95,6 +97,8 @@ def reduce(problem: Problem) -> Reduced:
 
 
 def _reduce(problem: Problem, same: Sequence[SameChoice]) -> Reduced:
+    if problem.allowed is None and not problem.pins and not same:
+        return Reduced(problem, problem)
     free = problem.free
     if free.all() and not same:
         return Reduced(problem, problem.replace(pins={}, allowed=None) if problem.pins else problem)

@@ -33,9 +33,18 @@ def validate(problem: Problem) -> None:
         (_relations,),
     )
     for stage in stages:  # in this order: later stages lean on what earlier ones established
-        faults = list(islice((fault for check in stage for fault in check(problem)), MOST_FAULTS))
-        if faults:
-            raise ProblemError(faults)
+        _raise(fault for check in stage for fault in check(problem))
+
+
+def validate_header(problem: Problem) -> None:
+    """The same for a problem whose columns, names and interactions are those of a valid one."""
+    _raise(_header(problem))
+
+
+def _raise(faults: Iterator[Fault]) -> None:
+    found = list(islice(faults, MOST_FAULTS))
+    if found:
+        raise ProblemError(found)
 
 
 def _shape(p: Problem) -> Iterator[Fault]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from allocator.bounds import find_prices
-from allocator.certificate import Core, Enumeration, Multipliers
+from allocator.certificate import Cases, Core, Enumeration, Multipliers, Threshold
+from allocator.certificate_tree import Tree
+from allocator.checks.cases import check_cases
 from allocator.checks.core import exhaust
 from allocator.checks.enumeration import MOST_ALLOCATIONS, enumerate_all, small_enough
 from allocator.checks.lagrangian import active, lower_bound, proves_infeasible, single_row_infeasible
+from allocator.checks.threshold import applies, check_threshold
+from allocator.checks.tree import check_tree
 from allocator.errors import UnsupportedError
 from allocator.evaluation import Outcome, lexicographic, scale_of
 from allocator.linear import Linear, linearise
@@ -22,6 +27,9 @@ from allocator.reduce import Reduced
 from allocator.solution import Allocation, Answer, Solution
 
 SMALLEST = 5e-324
+CLAIMED_STATES = 20_000_000  # of the core check, where the backend claims an optimum
+CORE_STATES = 2_000_000  # where it hands in prices for the core without a claim
+EAGER_STATES = 20_000  # where it does neither: a few milliseconds
 EAGER_ALLOCATIONS = 20_000  # enumerated even when nobody claims anything: a few milliseconds
 
 
@@ -48,9 +56,9 @@ def verify(problem: Problem, reduced: Reduced, answer: Answer) -> Solution:
     reasons = (*unread, *reasons)
     if outcome is None:
         return _without_allocation(problem, reduced, linear, answer, reasons)
-    proof = _Proof(reduced.problem, linear, outcome, answer)
-    proof.run()
     scale = scale_of(problem)
+    proof = _Proof(reduced.problem, linear, outcome, answer, 1e-12 * scale)
+    proof.run()
     objective = outcome.objective
     bound = objective if proof.optimal else proof.bound
     gap = None
@@ -89,14 +97,21 @@ def _legible(answer: Answer) -> tuple[Answer, tuple[str, ...]]:
     if bound is not None and not _is_number(bound):
         reasons.append(f"the backend's bound {bound!r} is not a finite number")
         bound = None
-    if isinstance(certificate, Multipliers | Core):
+    if isinstance(certificate, Multipliers | Core | Threshold):
         try:
-            certificate = type(certificate)(tuple(float(v) for v in certificate.values))
+            if isinstance(certificate, Threshold):
+                certificate = Threshold(_prices(certificate.values), _prices(certificate.below))
+            else:
+                certificate = type(certificate)(_prices(certificate.values))
         except (TypeError, ValueError, OverflowError):
             reasons.append(f"the backend's certificate of kind {certificate.kind!r} does not hold prices")
             certificate = None
     bound = None if bound is None else float(bound)
     return dataclasses.replace(answer, claim=claim, claimed_bound=bound, certificate=certificate), tuple(reasons)
+
+
+def _prices(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
 
 
 def _is_number(value: Any) -> bool:
@@ -118,10 +133,11 @@ def _accept(problem: Problem, reduced: Reduced, answer: Answer) -> tuple[Outcome
         return None, ()
     try:
         choice = np.asarray(answer.choice)
-        reduced.problem.evaluate(choice)
+        outcome = reduced.problem.evaluate(choice)
     except ValueError as error:
         return None, (f"the backend's answer is not an allocation: {error}",)
-    outcome = problem.evaluate(reduced.expand(choice))
+    if outcome.problem is not problem:
+        outcome = problem.evaluate(reduced.expand(choice))
     if outcome.violations:
         return None, tuple(f"the backend's allocation is not feasible: {v}" for v in outcome.violations[:20])
     return outcome, ()
@@ -152,6 +168,7 @@ def _infeasibility(reduced: Reduced, linear: Linear | None, answer: Answer) -> t
     given = reduced.problem
     assert given is not None
     kept = tuple(range(len(given.budgets)))
+    separable = linear is not None
     if linear is None:  # what is left without the loss is separable
         kept = tuple(i for i, b in enumerate(given.budgets) if not b.loss)
         plain = dataclasses.replace(given.loss, aggregate="sum")
@@ -172,6 +189,8 @@ def _infeasibility(reduced: Reduced, linear: Linear | None, answer: Answer) -> t
         if proves_infeasible(linear, tuple(values.get(i, 0.0) for i in kept)):
             prices = {i: values.get(i, 0.0) for i in kept}
             return "multipliers", "the budget rows exclude each other (proved by multipliers)", prices
+    if separable and isinstance(answer.certificate, Tree | Cases) and _covered(linear, answer.certificate, math.inf, 0):
+        return "tree", "no allocation keeps every budget and coupling (proved by cases)", {}
     wanted = answer.claim == "infeasible" or isinstance(answer.certificate, Enumeration)
     if small_enough(given, MOST_ALLOCATIONS if wanted else EAGER_ALLOCATIONS):
         found = enumerate_all(given, None)
@@ -194,6 +213,13 @@ def _row_name(reduced: Reduced, i: int) -> str:
     return f"budget row {i} ({rows[i].name})" if i < len(rows) else "a coupling"
 
 
+def _covered(linear: Linear, given: Tree | Cases, total: float, allowed: float) -> bool:
+    """Whether the cover shows that nothing has Σ value below total − allowed (total ∞: that there is nothing)."""
+    if isinstance(given, Tree):
+        return check_tree(linear, given, total, allowed).proved
+    return check_cases(linear, given, total, allowed)
+
+
 @dataclass
 class _Proof:
     """The bound and, where it can be had, the proof that nothing is better."""
@@ -202,6 +228,7 @@ class _Proof:
     linear: Linear | None
     outcome: Outcome
     answer: Answer
+    tolerance: float
     bound: float | None = None
     optimal: bool = False
     kind: str | None = None
@@ -209,33 +236,62 @@ class _Proof:
     reasons: tuple[str, ...] = ()
 
     def run(self) -> None:
-        tolerance = 1e-12 * scale_of(self.outcome.problem)
         if self.linear is not None and not lexicographic(self.problem):
-            self._by_prices(self.linear, tolerance)
+            self._by_prices(self.linear)
+        if applies(self.problem):
+            self._by_threshold()
         if not self.optimal:
             self._by_enumeration()
 
-    def _by_prices(self, linear: Linear, tolerance: float) -> None:
-        given = self.answer.certificate
-        priced = given.values if isinstance(given, Multipliers | Core) else find_prices(linear).values
-        bound = lower_bound(linear, priced)
-        if not math.isfinite(bound):
-            return
+    def _by_prices(self, linear: Linear) -> None:
+        given, tolerance = self.answer.certificate, self.tolerance
         objective = self.outcome.objective
-        self.values, self.kind = priced, "multipliers"
-        self.bound = min(linear.objective(bound), objective)
-        if self.bound >= objective - tolerance:
-            self.optimal = True
-            return
-        claimed = self.answer.claim == "optimal" or isinstance(given, Core)
         total = linear.total(objective)
         allowed = total - linear.total(objective - tolerance)
-        found = exhaust(linear, priced, total, allowed, most_states=2_000_000 if claimed else 20_000)
-        if found.proved:
+        if isinstance(given, Tree | Cases):
+            self._by_tree(linear, given, total, allowed)
+            return
+        priced = given.values if isinstance(given, Multipliers | Core) else find_prices(linear).values
+        found = exhaust(linear, priced, total, allowed, self._most_states())
+        if not math.isfinite(found.bound):
+            return
+        self.values, self.kind = priced, "multipliers"
+        self.bound = min(linear.objective(found.bound), objective)
+        if self.bound >= objective - tolerance:
+            self.optimal = True
+        elif found.proved:
             self.optimal, self.kind = True, "core"
         elif found.better is not None and not self.problem.couplings and self.answer.claim == "optimal":
             better = linear.objective(found.better)
             self.reasons += (f"the backend claims optimal, but the check found an objective of {better!r}",)
+
+    def _by_tree(self, linear: Linear, given: Tree | Cases, total: float, allowed: float) -> None:
+        vectors = given.vectors if isinstance(given, Tree) else (given.values,)
+        for values in vectors[:1]:
+            if math.isfinite(bound := lower_bound(linear, values)):
+                self.values, self.kind = values, "multipliers"
+                self.bound = min(linear.objective(bound), self.outcome.objective)
+        if _covered(linear, given, total, allowed):
+            self.optimal, self.kind = True, "tree"
+
+    def _by_threshold(self) -> None:
+        """The least maximum, where a row or prices exclude the next lower one; without a certificate by own prices."""
+        given, level = self.answer.certificate, self.outcome.loss
+        if isinstance(given, Threshold):
+            values, below = given.values, given.below
+        else:
+            values, below = find_prices(linearise(self.problem, cap=level)).values, ()
+        allowed = self.tolerance / max(self.problem.minimize["loss"], 1.0)
+        found = check_threshold(self.problem, values, below, level, self.outcome.tie, allowed, self._most_states())
+        if found.least:
+            self.bound, self.kind = self.outcome.objective, "threshold"
+        self.optimal = found.proved
+
+    def _most_states(self) -> int:
+        """A proof that is claimed is worth more effort than one that is only hoped for."""
+        if self.answer.claim == "optimal":
+            return CLAIMED_STATES
+        return CORE_STATES if isinstance(self.answer.certificate, Core | Threshold) else EAGER_STATES
 
     def _by_enumeration(self) -> None:
         wanted = self.answer.claim == "optimal" or isinstance(self.answer.certificate, Enumeration)

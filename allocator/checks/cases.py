@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from allocator.certificate import ByLabel, ByRow, Case, Cases
+from allocator.certificate import ByLabel, ByRow, Case, Cases, Leaf
 from allocator.checks.core import exhaust
 from allocator.checks.lagrangian import proves_infeasible, single_row_infeasible
 from allocator.couplings import propagate
 from allocator.linear import Linear
-from allocator.statement import BoolArray
+from allocator.statement import BoolArray, MaxDistinct
 
 MOST_STATES = 20_000_000
 
@@ -41,6 +41,8 @@ def check_cases(linear: Linear, cases: Cases, total: float, tolerance: float) ->
         if free is None:
             continue
         given = dataclasses.replace(given, free=free)
+        if not _meant(linear, case):
+            return False
         if isinstance(case, ByRow):
             waiting += _by_row(linear, case, given)
         elif isinstance(case, ByLabel):
@@ -48,6 +50,17 @@ def check_cases(linear: Linear, cases: Cases, total: float, tolerance: float) ->
         elif not _nothing_better(dataclasses.replace(linear, free=free), case.values, total, tolerance, left):
             return False
     return True
+
+
+def _meant(linear: Linear, case: Case) -> bool:
+    """Whether a case speaks of rows, couplings and labels that there are."""
+    problem = linear.problem
+    if isinstance(case, ByRow):
+        return 0 <= case.row < problem.choice_count
+    if isinstance(case, ByLabel):
+        known = 0 <= case.coupling < len(problem.couplings) and 0 <= case.code < len(problem.label_codes.table)
+        return known and isinstance(problem.couplings[case.coupling], MaxDistinct)
+    return isinstance(case, Leaf)
 
 
 def _by_row(linear: Linear, case: ByRow, given: _Restriction) -> list[tuple[Case, _Restriction]]:
@@ -60,9 +73,10 @@ def _by_row(linear: Linear, case: ByRow, given: _Restriction) -> list[tuple[Case
 
 def _by_label(linear: Linear, case: ByLabel, given: _Restriction) -> list[tuple[Case, _Restriction]]:
     coupling = linear.problem.couplings[case.coupling]
-    groups = np.array(getattr(coupling, "groups", ()), np.int64)
-    inside = np.isin(linear.problem.group_of, groups) & (linear.problem.label_codes.code == case.code)
-    ignored = linear.problem.label_codes.table[case.code] in getattr(coupling, "ignore", ())
+    assert isinstance(coupling, MaxDistinct)
+    codes = linear.problem.label_codes
+    inside = np.isin(linear.problem.group_of, np.array(coupling.groups)) & (codes.code == case.code)
+    ignored = codes.table[case.code] in coupling.ignore
     known = given.used.get(case.coupling, frozenset())
     more = known if ignored else known | {case.code}  # an ignored label counts for nothing
     return [

@@ -36,7 +36,10 @@ class EnumerationCheck:
 
 def small_enough(problem: Problem, most: int = MOST_ALLOCATIONS) -> bool:
     """Whether there are at most so many allocations, and not too many groups to look at in each."""
-    count = math.fsum(np.log(problem.sizes).tolist())
+    several = problem.sizes[problem.sizes > 1]
+    if len(several) > math.log2(most) + 1:
+        return False
+    count = math.fsum(np.log(several).tolist())
     return count <= math.log(most) + 1e-9 and count + math.log(problem.group_count) <= math.log(MOST_LOOKS)
 
 

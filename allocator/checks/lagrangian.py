@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from allocator.blocks import per_group, spans
 from allocator.linear import Linear, Row
-from allocator.statement import FloatArray
+from allocator.statement import FloatArray, Number
+from allocator.sums import exact_sum
 
 EPSILON = float(np.finfo(float).eps)
 HUGE = 1e290  # sums of products above it could overflow: such a price counts 0
@@ -34,32 +36,89 @@ class Priced:
     paid_error: float
 
 
-def price(linear: Linear, values: Sequence[float], *, objective: bool = True) -> Priced:
-    """Columns under prices given per budget row of the problem; a price without a limit on its side counts 0."""
-    total = linear.value.copy() if objective else np.zeros_like(linear.value)
-    size = np.abs(total) * (4 + 8 * linear.power if linear.power != 1 else 4)
-    paid = []
-    for row in linear.rows:
-        price_, limit = active(row, values)
-        if price_ == 0.0:
-            continue
-        part = price_ * row.column.astype(np.float64)
-        total += part
-        size += 4 * np.abs(part)
-        paid.append(price_ * limit)
-    size *= len(paid) + 1
-    lost = VANISHED * len(paid)
-    return Priced(total, EPSILON * size + lost, math.fsum(paid), 4 * EPSILON * math.fsum(map(abs, paid)) + lost)
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A row, its price (not 0) and the limit that it prices."""
+
+    row: Row
+    price: float
+    limit: Number
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """All groups at given prices.
+
+    sides: the rows that count. minima [G]: of `lowered` over each group's free choices, infinite where there are
+    none. bound: Σ minima − Σ λ·limit, below the true sum.
+    """
+
+    sides: tuple[Side, ...]
+    minima: FloatArray
+    bound: float
 
 
 def active(row: Row, values: Sequence[float]) -> tuple[float, float]:
     """A row's price and the limit it prices; (0, 0) where the price is on a side without limit, or absurd."""
     value = float(values[row.budget]) if row.budget < len(values) else 0.0
     limit = row.hi if value > 0 else row.lo
-    if limit is None or not math.isfinite(value):
+    if value == 0.0 or limit is None or not math.isfinite(value):
         return 0.0, 0.0
-    largest = max(abs(float(limit)), float(np.abs(row.column.astype(np.float64)).max()))
+    largest = max(abs(float(limit)), abs(float(row.column.max())), abs(float(row.column.min())))
     return (value, float(limit)) if abs(value) * largest < HUGE else (0.0, 0.0)
+
+
+def sides_of(linear: Linear, values: Sequence[float]) -> tuple[Side, ...]:
+    """The rows that prices given per budget row of the problem count."""
+    found = []
+    for row in linear.rows:
+        price_, _ = active(row, values)
+        limit = row.hi if price_ > 0 else row.lo
+        if price_ and limit is not None:
+            found.append(Side(row, price_, limit))
+    return tuple(found)
+
+
+def price(
+    linear: Linear, values: Sequence[float], *, objective: bool = True, sides: tuple[Side, ...] | None = None
+) -> Priced:
+    """Columns under prices given per budget row of the problem; a price without a limit on its side counts 0."""
+    sides = sides_of(linear, values) if sides is None else sides
+    total, error = _priced(linear, sides, slice(0, linear.problem.choice_count), objective)
+    paid, paid_error = _paid(sides)
+    return Priced(total, error, paid, paid_error)
+
+
+def _priced(linear: Linear, sides: tuple[Side, ...], rows: slice, objective: bool) -> tuple[FloatArray, FloatArray]:
+    value = linear.value[rows]
+    total = value.copy() if objective else np.zeros_like(value)
+    size = np.abs(total)
+    if linear.power != 1:
+        size *= 1 + 2 * linear.power
+    for side in sides:
+        part = side.row.column[rows] * side.price
+        total += part
+        size += np.abs(part, out=part)
+    size *= 4 * (len(sides) + 1) * EPSILON
+    size += VANISHED * len(sides)
+    return total, size
+
+
+def _paid(sides: tuple[Side, ...]) -> tuple[float, float]:
+    paid = [s.price * float(s.limit) for s in sides]
+    return math.fsum(paid), 4 * EPSILON * math.fsum(map(abs, paid)) + VANISHED * len(paid)
+
+
+def lowered(linear: Linear, sides: tuple[Side, ...], rows: slice, whole: bool, objective: bool = True) -> FloatArray:
+    """value + Σ λ·column of some rows, less what rounding may have added; infinite where a choice is not free.
+
+    whole: all choices are free.
+    """
+    total, error = _priced(linear, sides, rows, objective)
+    total -= error
+    if not whole:
+        total[~linear.free[rows]] = np.inf
+    return total
 
 
 def smallest(linear: Linear, column: FloatArray) -> FloatArray:
@@ -67,20 +126,26 @@ def smallest(linear: Linear, column: FloatArray) -> FloatArray:
     return np.minimum.reduceat(np.where(linear.free, column, np.inf), linear.problem.indptr[:-1])
 
 
+def scan(linear: Linear, values: Sequence[float], *, objective: bool = True) -> Scan:
+    """Minima and bound under prices given per budget row of the problem, in blocks."""
+    sides, whole, problem = sides_of(linear, values), linear.whole, linear.problem
+    minima = np.empty(problem.group_count)
+    for span in spans(problem):
+        minima[span.groups] = per_group(problem, span, np.minimum, lowered(linear, sides, span.rows, whole, objective))
+    if not np.isfinite(minima).all():
+        return Scan(sides, minima, math.inf)
+    paid, paid_error = _paid(sides)
+    return Scan(sides, minima, exact_sum(minima, -paid, -paid_error))
+
+
 def lower_bound(linear: Linear, values: Sequence[float]) -> float:
     """A number that no feasible allocation's Σ value falls below, rounding included."""
-    priced = price(linear, values)
-    minima = smallest(linear, priced.value - priced.error)
-    if not np.isfinite(minima).all():
-        return math.inf
-    return math.fsum([*minima.tolist(), -priced.paid, -priced.paid_error])
+    return scan(linear, values).bound
 
 
 def proves_infeasible(linear: Linear, values: Sequence[float]) -> bool:
     """Whether the prices show that no allocation keeps all rows: min_x Σ λ(column − limit) > 0 beyond rounding."""
-    priced = price(linear, values, objective=False)
-    minima = smallest(linear, priced.value - priced.error)
-    return not np.isfinite(minima).all() or math.fsum([*minima.tolist(), -priced.paid, -priced.paid_error]) > 0
+    return scan(linear, values, objective=False).bound > 0
 
 
 def single_row_infeasible(linear: Linear) -> tuple[Row, float] | None:

@@ -97,7 +97,7 @@ def solve_cases(
             _look(problem, linear, oracle, child, out)
     if out.limit is None:
         out.closed, out.bound = True, out.total
-        out.certificate = Cases(root.written())
+        out.certificate = Cases(root.written(), root.found.prices if root.found is not None else ())
     return out
 
 

@@ -13,6 +13,7 @@ from allocator import features
 from allocator.errors import UnsupportedError
 from allocator.linear import SMALL, linearise
 from allocator.problem import Problem
+from allocator.statement import Resource
 from allocator.testing.claims import tolerance
 from allocator.testing.depth import times
 from allocator.testing.random_problems import LINEAR, random_rows
@@ -134,3 +135,21 @@ def test_a_cap_forbids_larger_unaries(example: dict[str, Any]) -> None:
     linear = linearise(problem, cap=0.05)
     assert (linear.free == (problem.free & (problem.unary <= 0.05) & (problem.costs["peak_bytes"] <= 140000))).all()
     assert (linear.value == problem.unary).all()
+
+
+def test_the_plain_case_copies_no_column() -> None:
+    problem = Problem.from_arrays([[2.0, 1.0], [3.0, 1.0]], [[0, 4], [0, 5]], budgets={"cost": 5})
+    linear = linearise(problem)
+    assert linear.value is problem.scores["score"]
+    assert linear.rows[0].column is problem.costs["cost"]
+    assert linear.free is problem.free
+    assert linear.whole
+
+
+def test_masks_leave_the_problem_as_it_is() -> None:
+    problem = Problem.from_arrays(
+        [[2.0, 1.0], [3.0, 1.0]], [[0, 4], [0, 5]], resources={"cost": Resource("1", "max", 0)}
+    )
+    bound = problem.with_budget("cost", max=4)
+    assert linearise(bound).free.tolist() == [True, True, True, False]
+    assert bound.free.all()

@@ -79,6 +79,8 @@ def test_a_path_a_mapping_and_a_problem_are_the_same(golden: Path, example: dict
     assert len({a.problem["sha256"] for a in answers}) == 1
     assert answers[0].problem["file_sha256"] == answers[1].problem["file_sha256"]
     assert answers[2].problem["file_sha256"] is None
+    assert list(answers[2].problem) == ["file_sha256", "sha256", "overrides"]
+    assert answers[2].problem == {"file_sha256": None, "sha256": answers[0].problem["sha256"], "overrides": {}}
 
 
 def test_the_solver_is_described_well_enough_to_run_it_again(example: dict[str, Any]) -> None:

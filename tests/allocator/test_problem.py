@@ -243,3 +243,16 @@ def test_warnings_tell_what_is_probably_not_meant(example: dict[str, Any]) -> No
     targets, labels = Problem.from_rows(example).warnings
     assert "different targets (ce, kl)" in targets
     assert "no choice has the label ['keeps']" in labels
+
+
+def test_other_budgets_share_what_was_worked_out_and_are_checked(example: dict[str, Any]) -> None:
+    problem = Problem.from_rows(example)
+    assert problem.features
+    other = problem.replace(budgets=(Budget(resource="weight_bytes", min=5),))
+    assert other.unary is problem.unary
+    assert other.features == Problem.from_rows(example | {"budgets": [{"resource": "weight_bytes", "min": 5}]}).features
+    assert problem.budgets != other.budgets
+    with pytest.raises(ProblemError, match="there is no resource 'petrol'"):
+        problem.replace(budgets=(Budget(resource="petrol", max=5),))
+    with pytest.raises(ProblemError, match="numbers must be finite"):
+        problem.with_budget("weight_bytes", max=float("nan"))

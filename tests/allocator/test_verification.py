@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import allocator
-from allocator.certificate import Core, Enumeration, Multipliers
+from allocator.certificate import Core, Enumeration, Multipliers, Threshold
 from allocator.errors import SolverError
 from allocator.features import ALL
 from allocator.formats.solutions import solution_bytes
@@ -58,7 +58,7 @@ def a_lie(rng: Random, problem: Problem) -> Answer:
         choice=choice if rng.random() < 0.8 else None,
         claim=rng.choice([None, "optimal", "optimal", "infeasible"]),
         claimed_bound=rng.choice([None, *WILD, -1e12, 1e12]),
-        certificate=rng.choice([None, Multipliers(prices), Core(prices), Enumeration()]),
+        certificate=rng.choice([None, Multipliers(prices), Core(prices), Threshold(prices, prices), Enumeration()]),
     )
 
 
@@ -204,6 +204,8 @@ def test_an_infeasible_problem_is_seen_through_whatever_is_claimed() -> None:
         Core((1e308,)),
         Core(()),
         Core(None),  # type: ignore[arg-type]  # likewise
+        Threshold((math.nan,), (math.nan,)),
+        Threshold(None, None),  # type: ignore[arg-type]  # likewise
         Enumeration(),
         "proof",
         7,

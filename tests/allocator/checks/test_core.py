@@ -11,6 +11,10 @@ import pytest
 
 from allocator.bounds import find_prices
 from allocator.checks.core import CoreCheck, exhaust
+from allocator.checks.fixing import fix
+from allocator.checks.lagrangian import scan
+from allocator.checks.listing import exhaust_several
+from allocator.checks.slopes import exhaust_one
 from allocator.errors import UnsupportedError
 from allocator.evaluation import scale_of
 from allocator.linear import Linear, linearise
@@ -171,3 +175,108 @@ def test_powers_that_vanish_prove_nothing() -> None:
         "budgets": [{"resource": "c", "max": 5}],
     }
     assert not attempt(linearise(Problem.from_rows(rows)), (0.0,), 1e-7).proved
+
+
+def _level(problem: Problem, objective: float, prices: tuple[float, ...] | None = None) -> int | None:
+    linear = linearise(problem)
+    return attempt(linear, find_prices(linear).values if prices is None else prices, objective).level
+
+
+def test_the_bound_alone_is_the_first_level() -> None:
+    problem = Problem.from_arrays([[4.0, 1.0], [4.0, 2.0]], [[0, 2], [0, 2]], budgets={"cost": 4})
+    assert _level(problem, 3.0) == 1
+
+
+def test_a_budget_that_no_sum_of_costs_reaches_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every use is a multiple of 64: the last 63 of the budget are of no use, but the LP bound counts them."""
+    rng = np.random.default_rng(1)
+    costs = 64 * np.cumsum(rng.integers(1, 5, (40, 4)), axis=1)
+    scores = -np.sqrt(costs) + rng.random((40, 4)) * 0.1
+    problem = Problem.from_arrays(scores, costs, budgets={"cost": int(costs[:, 2].sum()) + 63})
+    best = _by_dynamic_programme(problem)
+    linear = linearise(problem)
+    prices = find_prices(linear).values
+    check = attempt(linear, prices, best)
+    assert check.proved
+    with monkeypatch.context() as patch:
+        patch.setattr("allocator.checks.fixing._tightened", lambda survivors: survivors)
+        plain = attempt(linear, prices, best)
+    assert plain.proved
+    assert plain.survivors > check.survivors + 20
+
+
+def test_whole_values_below_the_next_one_are_fixed_without_a_list() -> None:
+    """Bound 1.5 by half a choice, optimum 2: nothing lies between them."""
+    problem = Problem.from_arrays([[2.0, 0.0], [1.0, 1.0]], [[0, 4], [0, 0]], budgets={"cost": 3})
+    linear = linearise(problem)
+    check = attempt(linear, (0.5,), 3.0)
+    assert check.bound == pytest.approx(1.5)
+    assert (check.proved, check.level) == (True, 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_do_not_show(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(seed)
+    ragged = _ragged(rng, 60)
+    for problem in (ragged, _knapsack(rng, 60, 5, 0.4)):
+        linear = linearise(problem)
+        best = _by_dynamic_programme(problem)
+        prices = find_prices(linear).values
+        whole = attempt(linear, prices, best)
+        with monkeypatch.context() as patch:
+            patch.setattr("allocator.blocks.BLOCK", 7)
+            assert attempt(linear, prices, best) == whole
+        assert whole.proved
+
+
+def _ragged(rng: Random, groups: int) -> Problem:
+    sizes = [rng.randint(1, 6) for _ in range(groups)]
+    costs = [c for n in sizes for c in sorted(rng.sample(range(200), n))]
+    scores = [s for n in sizes for s in sorted((rng.random() for _ in range(n)), reverse=True)]
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    least = sum(costs[s] for s in start[:-1])
+    return Problem.from_arrays(scores, costs, indptr=start, budgets={"cost": least + 30 * groups})
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["integers", "floats"])
+@pytest.mark.parametrize("side", ["max", "min"])
+def test_both_list_programs_find_the_same(whole: bool, side: str) -> None:
+    rng = Random(4)
+    for _ in range(times(40)):
+        groups, choices = rng.randint(2, 6), rng.randint(2, 4)
+        costs = np.array([[rng.randint(0, 9) for _ in range(choices)] for _ in range(groups)])
+        scores = np.array([[rng.random() - 0.3 for _ in range(choices)] for _ in range(groups)])
+        limit = int(costs.sum() / choices)
+        cost = costs if whole else costs * 0.7
+        problem = Problem.from_arrays(scores, cost).with_budget("cost", **{side: limit if whole else limit * 0.7})
+        linear = linearise(problem)
+        price = rng.random() * (0.3 if side == "max" else -0.3)
+        found = scan(linear, (price,))
+        target = found.bound + rng.random() * 0.5
+        survivors = fix(linear, found, target)
+        if survivors is None:
+            continue
+        one = survivors.one_sided()
+        assert one is not None
+        first, second = exhaust_one(one, 10**6), exhaust_several(survivors, 10**6)
+        assert first.complete
+        assert second.complete
+        assert first.best == (None if second.best is None else pytest.approx(second.best, rel=1e-9))
+
+
+def test_tables_and_lists_see_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(6)
+    for scale in (1, 12):
+        problem = _knapsack(rng, 25, 5, 0.5)
+        problem = problem.replace(costs={"cost": problem.costs["cost"] * scale})
+        linear = linearise(problem.with_budget("cost", max=int(problem.budgets[0].max or 0) * scale + scale // 2))
+        best = _by_dynamic_programme(linear.problem)
+        for prices in (find_prices(linear).values, (1e-3 / scale,), (0.0,)):
+            for objective in (best + 1e-13, best + 0.05):
+                found = []
+                for many in (1, 10**9):
+                    monkeypatch.setattr("allocator.checks.slopes.MANY", many)
+                    monkeypatch.setattr("allocator.checks.slopes.SPARSE", 10**6)
+                    found.append(attempt(linear, prices, objective))
+                assert found[0] == found[1]
+                assert found[0].proved == (objective == best + 1e-13)
