@@ -25,7 +25,7 @@ from fractions import Fraction
 import numpy as np
 
 from allocator.blocks import spans
-from allocator.checks.lagrangian import EPSILON, Scan, Side, lowered
+from allocator.checks.lagrangian import EPSILON, VANISHED, Scan, Side, lowered
 from allocator.checks.survivors import CHUNK, Line, Survivors, divisor
 from allocator.linear import Linear, Row
 from allocator.statement import FloatArray, IntArray, Number
@@ -110,7 +110,7 @@ def _relative(linear: Linear, sides: tuple[Side, ...], base: IntArray, rows: Int
             part = line.price * line.steps
             reduced += part
             size += np.abs(part)
-    reduced -= 4 * EPSILON * (len(lines) + 1) * size
+    reduced -= 4 * EPSILON * (len(lines) + 1) * size + VANISHED * len(lines)
     reduced[rows == origin] = 0.0
     taken = linear.value[base]
     room = -exact_sum(taken, -target)

@@ -24,19 +24,6 @@ VANISHED = 1e-322  # what products of minute prices may lose
 
 
 @dataclass(frozen=True, eq=False)
-class Priced:
-    """Columns at given prices: `value` [N] = value + Σ λ·column, and `paid` = Σ λ·limit.
-
-    error [N]: how far rounding may have moved each entry; paid_error likewise.
-    """
-
-    value: FloatArray
-    error: FloatArray
-    paid: float
-    paid_error: float
-
-
-@dataclass(frozen=True, eq=False)
 class Side:
     """A row, its price (not 0) and the limit that it prices."""
 
@@ -79,17 +66,8 @@ def sides_of(linear: Linear, values: Sequence[float]) -> tuple[Side, ...]:
     return tuple(found)
 
 
-def price(
-    linear: Linear, values: Sequence[float], *, objective: bool = True, sides: tuple[Side, ...] | None = None
-) -> Priced:
-    """Columns under prices given per budget row of the problem; a price without a limit on its side counts 0."""
-    sides = sides_of(linear, values) if sides is None else sides
-    total, error = _priced(linear, sides, slice(0, linear.problem.choice_count), objective)
-    paid, paid_error = _paid(sides)
-    return Priced(total, error, paid, paid_error)
-
-
 def _priced(linear: Linear, sides: tuple[Side, ...], rows: slice, objective: bool) -> tuple[FloatArray, FloatArray]:
+    """value + Σ λ·column of some rows, and how far rounding may have moved each."""
     value = linear.value[rows]
     total = value.copy() if objective else np.zeros_like(value)
     size = np.abs(total)
@@ -119,11 +97,6 @@ def lowered(linear: Linear, sides: tuple[Side, ...], rows: slice, whole: bool, o
     if not whole:
         total[~linear.free[rows]] = np.inf
     return total
-
-
-def smallest(linear: Linear, column: FloatArray) -> FloatArray:
-    """Minimum of a column over each group's free choices [G]; infinite where there are none."""
-    return np.minimum.reduceat(np.where(linear.free, column, np.inf), linear.problem.indptr[:-1])
 
 
 def scan(linear: Linear, values: Sequence[float], *, objective: bool = True) -> Scan:

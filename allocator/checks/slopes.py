@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator.checks.lagrangian import EPSILON
+from allocator.checks.lagrangian import EPSILON, VANISHED
 from allocator.checks.listing import MOST_LISTED, Listing
 from allocator.checks.survivors import Survivors
 from allocator.statement import FloatArray, IntArray
@@ -41,7 +41,7 @@ def exhaust_one(survivors: Survivors, most_states: int) -> Listing:
     line = chosen.lines[0]
     ends = np.append(chosen.start, len(chosen.steps)).tolist()
     target = chosen.below + chosen.negative + chosen.blur
-    target += 16 * EPSILON * (chosen.reach + abs(target))  # the products below
+    target += 16 * EPSILON * (chosen.reach + abs(target)) + VANISHED  # the products below
     spare = (line.price - up).tolist()
     excess = (line.price + down).tolist()
     assert line.hi is not None

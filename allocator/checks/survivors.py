@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator.checks.lagrangian import EPSILON
+from allocator.checks.lagrangian import EPSILON, VANISHED
 from allocator.statement import BoolArray, FloatArray, IntArray, Number
 
 CHUNK = 4096
@@ -93,7 +93,7 @@ class Survivors:
     def room(self) -> float:
         """A choice whose reduced value is this much or more is in no better allocation."""
         parts = [self.below, self.negative, *(line.paid for line in self.lines)]
-        return math.fsum(parts) + 4 * EPSILON * math.fsum(map(abs, parts))
+        return math.fsum(parts) + 4 * EPSILON * math.fsum(map(abs, parts)) + VANISHED * len(parts)
 
     @cached_property
     def reach(self) -> float:

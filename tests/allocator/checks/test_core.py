@@ -280,3 +280,14 @@ def test_tables_and_lists_see_the_same_states(monkeypatch: pytest.MonkeyPatch) -
                     found.append(attempt(linear, prices, objective))
                 assert found[0] == found[1]
                 assert found[0].proved == (objective == best + 1e-13)
+
+
+def test_too_many_survivors_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _knapsack(Random(0), 25, 6, 0.5)
+    linear, best = linearise(problem), _by_dynamic_programme(problem)
+    assert attempt(linear, (0.0,), best).proved
+    monkeypatch.setattr("allocator.checks.fixing.MOST_SURVIVORS", 20)
+    check = attempt(linear, (0.0,), best)
+    assert not check.proved
+    assert check.better is None
+    assert check.bound < best
