@@ -15,6 +15,8 @@ double now_seconds(void)
 
 static PyMethodDef methods[] = {
     {"several_search", several_search, METH_VARARGS, "Depth-first search under several budgets; frame in, status out."},
+    {"several_stair", several_stair, METH_VARARGS, "Dynamic programme of one row in integers, from the back."},
+    {"several_through", several_through, METH_VARARGS, "The same from both ends: the bound through each choice."},
     {"several_table", several_table, METH_VARARGS, "Orders a table of completions as a k-d tree; frame in."},
     {NULL, NULL, 0, NULL},
 };
