@@ -23,7 +23,7 @@ from allocator.engine.several_search import DONE, FOUND, OUT_OF_TIME, PAUSED, Se
 from allocator.engine.several_stairs import Stair, best_row, stairs_of, through
 from allocator.engine.several_vectors import Bounded, around, bounded, fixed, slip
 from allocator.errors import UnsupportedError
-from allocator.linear import Linear
+from allocator.linear import SMALL, Linear
 from allocator.local_search import improved, repaired
 from allocator.statement import FloatArray, IntArray
 
@@ -179,7 +179,7 @@ class _Run:
 
     def _search(self, state: Bounded, target: float, proof: _Proof) -> bool:
         """Depth first; what is not done after a while is narrowed by keeping a row in integers, and begun again."""
-        status = self._explore(state, target, (), proof, min(self.most_nodes - self.nodes, PLAIN))
+        status = self._explore(arranged(state), target, (), proof, min(self.most_nodes - self.nodes, PLAIN))
         if status == PAUSED and self.nodes < self.most_nodes:
             target = min(target, self._below())
             again, row = self._narrowed(state, target, proof)
@@ -225,7 +225,6 @@ class _Run:
 
     def _explore(self, state: Bounded, target: float, stairs: Sequence[Stair], proof: _Proof, most: int) -> int:
         compiled = native()
-        state = arranged(state)
         proof.order = self.linear.problem.group_of[state.core.rows[state.core.indptr[:-1]]]
         search = BlockSearch(state, target, stairs) if compiled is None else Search(state, target, stairs)
         before = self.nodes
@@ -292,7 +291,9 @@ class _Run:
     def _answer(self, *, proved: bool = False, infeasible: bool = False) -> Several:
         if infeasible and self.best is not None:  # `start` or a candidate is feasible: the bound's rounding was wrong
             infeasible = False
-        bound = math.inf if infeasible else min(self.bound, self.total)
+        if self.linear.power != 1 and self.total < SMALL:  # powers that vanish tell nothing apart
+            proved = False
+        bound = math.inf if infeasible else min(self.bound - self.tolerance / 2, self.total)  # what slips through
         if proved:
             bound = self.total - self.tolerance
         tree = self.tree if proved or infeasible else None

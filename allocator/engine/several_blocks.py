@@ -19,7 +19,7 @@ BLOCK = 1 << 12  # nodes that are widened together
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Nodes at one depth: bounds [B, K], of stairs what is taken [B, S], uses [B, R], Σ value [B], choices taken [B, depth]."""
+    """Nodes at one depth: bounds [B, K], paid per stair [B, S], uses [B, R], Σ value [B], choices [B, depth]."""
 
     bounds: FloatArray
     stairs: FloatArray
