@@ -15,8 +15,13 @@ class Tree:
     the bound of one of the vectors reaches the target or a row cannot be kept any more; when all are closed,
     nothing below the target exists. That is no more work than reading a list of them would be, and there is
     nothing in it to believe. Groups that are open but not named come last.
+
+    whole: a budget row, of integers, that is not priced but kept: under each vector of `stairs`, the best of the
+    groups still open for each number of steps left of that row, by a dynamic programme, bounds a node too.
     """
 
     vectors: tuple[tuple[float, ...], ...]
     order: tuple[int, ...]
+    whole: int | None = None
+    stairs: tuple[tuple[float, ...], ...] = ()
     kind: ClassVar[str] = "tree"

@@ -5,6 +5,8 @@
    goes too where the least that the other groups use breaks a row. What stays is all that such an x may use;
    on it uses are a base plus multiples of the divisor of all differences within groups, so that limits move to
    the nearest such number; and minima are larger. Repeated until nothing goes.
+   Where the tree keeps a row of integers `whole`, the least priced value (other rows at their prices) of all
+   groups within the limit of that row, by a dynamic programme from both ends, takes the place of the bound.
 2. Nodes. Groups that keep several choices are split in order, all nodes of a block at once. A node is closed when
    a vector's bound for it reaches the target or the rest of the groups cannot keep a row. Proved when no node is
    open at the end: the closed nodes and the fixed choices cover every allocation.
@@ -17,21 +19,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allocator.certificate_tree import Tree
-from allocator.checks.lagrangian import EPSILON, VANISHED, active
-from allocator.linear import SMALL, Linear, Row
-from allocator.statement import BoolArray, FloatArray, IntArray, Number
+from allocator.checks.lagrangian import EPSILON
+from allocator.checks.tree_rest import Rest
+from allocator.checks.tree_steps import Steps, narrowed, stairs_of
+from allocator.linear import SMALL, Linear
+from allocator.statement import FloatArray, Number
 
 MOST_NODES = 20_000_000
 BLOCK = 1 << 13
 ROUNDS = 20
-EXTREMES = (np.minimum, np.maximum)
+NARROWINGS = 8
 MOST_VECTORS = 256
 
 
@@ -59,25 +63,38 @@ def check_tree(linear: Linear, tree: Tree, total: float, tolerance: float, most_
         return TreeCheck(proved=True)
     target = min(total - tolerance / 2, _above_all(linear))
     vectors = _usable(linear, tree.vectors)
-    rest = _Rest.of(linear)
+    rest = Rest.of(linear)
+    if not _fixed(rest, vectors, target):
+        return TreeCheck(proved=True)
+    stairs = _usable(linear, tree.stairs)[1:]
+    if stairs and isinstance(tree.whole, int):
+        for _ in range(NARROWINGS):
+            count = len(rest.choices)
+            if not (narrowed(rest, tree.whole, stairs, target) and _fixed(rest, vectors, target)):
+                return TreeCheck(proved=True)
+            if len(rest.choices) == count:
+                break
+    bounds, reduced = rest.bounds(vectors)
+    best = np.argsort(-bounds, kind="stable")
+    spans = _ordered_spans(rest, tree.order)
+    steps = stairs_of(rest, tree.whole, stairs, spans) if stairs and isinstance(tree.whole, int) else []
+    return _exhausted(rest, bounds[best], reduced[best], spans, steps, target, most_nodes)
+
+
+def _fixed(rest: Rest, vectors: list[tuple[float, ...]], target: float) -> bool:
+    """Drop what no allocation below the target can use; False where nothing is left."""
     for _ in range(ROUNDS):
         if not rest.tighten():
-            return TreeCheck(proved=True)
+            return False
         bounds, reduced = rest.bounds(vectors)
         if bounds.max() >= target:
-            return TreeCheck(proved=True)
+            return False
         alive = ((bounds[:, None] + reduced).max(axis=0) < target) & rest.reachable()
         if alive.all():
-            break
+            return True
         if not rest.narrow(alive):
-            return TreeCheck(proved=True)
-    if not rest.tighten():
-        return TreeCheck(proved=True)
-    bounds, reduced = rest.bounds(vectors)
-    if bounds.max() >= target:
-        return TreeCheck(proved=True)
-    best = np.argsort(-bounds, kind="stable")
-    return _exhausted(rest, bounds[best], reduced[best], tree.order, target, most_nodes)
+            return False
+    return rest.tighten() and bool(rest.bounds(vectors)[0].max() < target)
 
 
 def _above_all(linear: Linear) -> float:
@@ -97,166 +114,28 @@ def _usable(linear: Linear, vectors: Sequence[Sequence[float]]) -> list[tuple[fl
     return found
 
 
-@dataclass(eq=False)
-class _Row:
-    """A row over the open choices: use [n], int64 where exact, and what settled groups leave of its limits.
-
-    slip: rounding that a sum of a float row, its settled part and its limits may carry.
-    """
-
-    use: NDArray[Any]
-    hi: Number | None
-    lo: Number | None
-    slip: Number
-    row: Row
-
-
-@dataclass(eq=False)
-class _Rest:
-    """Groups that are not decided: rows of their choices [n], first of each [D + 1], value [n].
-
-    settled: values of what is decided. size: Σ largest |value| of all groups. lost: rounding in the values.
-    """
-
-    linear: Linear
-    choices: IntArray
-    indptr: IntArray
-    value: FloatArray
-    rows: list[_Row]
-    settled: list[float] = field(default_factory=list)
-    size: float = 0.0
-    lost: float = 0.0
-
-    @staticmethod
-    def of(linear: Linear) -> _Rest:
-        problem = linear.problem
-        start = problem.indptr[:-1]
-        largest = np.maximum.reduceat(np.where(linear.free, np.abs(linear.value), 0.0), start)
-        size = math.fsum(largest.tolist())
-        lost = EPSILON * (8 + 16 * linear.power) * size if linear.power != 1 else 0.0  # powers round
-        choices = np.flatnonzero(linear.free)
-        sizes = np.add.reduceat(linear.free.astype(np.int64), start)
-        rows = []
-        for row in linear.rows:
-            slip: Number = 0  # an integer: 0.0 would turn the limits of exact rows into floats
-            use = row.column[choices]
-            if not row.exact:
-                use = use.astype(np.float64)
-                most = np.maximum.reduceat(np.where(linear.free, np.abs(row.column), 0.0), start)
-                limits = abs(float(row.hi or 0)) + abs(float(row.lo or 0))
-                slip = 8 * EPSILON * (len(start) + 4) * (math.fsum(most.tolist()) + limits)
-            rows.append(_Row(use, row.hi, row.lo, slip, row))
-        rest = _Rest(
-            linear, choices, np.concatenate([[0], np.cumsum(sizes)]), linear.value[choices], rows, [], size, lost
-        )
-        rest.narrow(np.ones(len(choices), bool))
-        return rest
-
-    @property
-    def sizes(self) -> IntArray:
-        return np.diff(self.indptr)
-
-    def narrow(self, alive: BoolArray) -> bool:
-        """Keep these choices; groups with one of them are settled. False where a group has none."""
-        at, sizes = self.indptr[:-1], self.sizes
-        count = np.add.reduceat(alive.astype(np.int64), at) if len(at) else sizes
-        if not count.all():
-            return False
-        single = alive & np.repeat(count == 1, sizes)
-        stays = alive & ~single
-        self.settled += self.value[single].tolist()
-        self.choices, self.value = self.choices[stays], self.value[stays]
-        self.indptr = np.concatenate([[0], np.cumsum(count[count > 1])])
-        for row in self.rows:
-            used = _total(row.use[single])
-            row.use = row.use[stays]
-            if row.row.exact and len(row.use):  # differences to the first choice: small numbers round less
-                first = row.use[self.indptr[:-1]]
-                used += _total(first)
-                row.use = row.use - np.repeat(first, self.sizes)
-            row.hi = None if row.hi is None else row.hi - used
-            row.lo = None if row.lo is None else row.lo - used
-        return True
-
-    def tighten(self) -> bool:
-        """Move limits to what sums can reach, drop those that cannot be broken; False where one must be."""
-        for row in self.rows:
-            least, most = (_total(f.reduceat(row.use, self.indptr[:-1])) if len(row.use) else 0 for f in EXTREMES)
-            divisor = int(np.gcd.reduce(row.use)) if row.row.exact and len(row.use) else 0
-            if row.hi is not None:
-                if least > row.hi + row.slip:
-                    return False
-                row.hi -= (row.hi - least) % divisor if divisor else 0
-                row.hi = None if row.row.exact and row.hi >= most else row.hi
-            if row.lo is not None:
-                if most < row.lo - row.slip:
-                    return False
-                row.lo += (most - row.lo) % divisor if divisor else 0
-                row.lo = None if row.row.exact and row.lo <= least else row.lo
-        return True
-
-    def reachable(self) -> BoolArray:
-        """Choices [n] with which the other groups can still keep every row."""
-        fits = np.ones(len(self.value), bool)
-        if not len(fits):
-            return fits
-        at, sizes = self.indptr[:-1], self.sizes
-        for row in self.rows:
-            least, most = (f.reduceat(row.use, at) for f in EXTREMES)
-            if row.hi is not None:
-                fits &= row.use - np.repeat(least, sizes) <= row.hi - _total(least) + row.slip
-            if row.lo is not None:
-                fits &= row.use - np.repeat(most, sizes) >= row.lo - _total(most) - row.slip
-        return fits
-
-    def bounds(self, vectors: list[tuple[float, ...]]) -> tuple[FloatArray, FloatArray]:
-        """Per vector the bound on Σ value [K], rounding taken off, and reduced values [K, n]."""
-        at, sizes = self.indptr[:-1], self.sizes
-        found, reduced = [], []
-        terms = 2 * (3 * len(at) + 4 * len(self.rows) + 16)
-        for vector in vectors:
-            column, parts, size, lost = self.value.copy(), [*self.settled], self.size, self.lost
-            for row in self.rows:
-                price, limit = self._active(row, vector)
-                if not price:
-                    continue
-                part = price * row.use.astype(np.float64)
-                column += part
-                parts.append(-price * limit)
-                size += abs(price * limit) + _total(np.maximum.reduceat(np.abs(part), at) if len(at) else part)
-                lost += abs(price) * row.slip + VANISHED * (len(at) + 1)
-            least = np.minimum.reduceat(column, at) if len(at) else column
-            found.append(math.fsum([*least.tolist(), *parts]) - EPSILON * terms * size - lost)
-            reduced.append(column - np.repeat(least, sizes))
-        return np.array(found), np.array(reduced)
-
-    def _active(self, row: _Row, vector: tuple[float, ...]) -> tuple[float, float]:
-        price, _ = active(row.row, vector)
-        limit = row.hi if price > 0 else row.lo
-        return (price, float(limit)) if price and limit is not None else (0.0, 0.0)
-
-
-def _total(values: NDArray[Any]) -> Number:
-    """The sum, exact for integers, correctly rounded for floats."""
-    numbers = values.tolist()
-    return sum(numbers) if values.dtype.kind == "i" else math.fsum(numbers)
-
-
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Nodes of one depth: bounds [B, K] and uses per row [B]."""
+    """Nodes of one depth: bounds [B, K], of stairs what is taken [B, S], uses per row [B]."""
 
     depth: int
     bounds: FloatArray
+    paid: FloatArray
     uses: list[NDArray[Any]]
 
 
 def _exhausted(
-    rest: _Rest, bounds: FloatArray, reduced: FloatArray, order: Sequence[int], target: float, most_nodes: int
+    rest: Rest,
+    bounds: FloatArray,
+    reduced: FloatArray,
+    spans: list[tuple[int, int]],
+    stairs: list[Steps],
+    target: float,
+    most_nodes: int,
 ) -> TreeCheck:
-    spans = _ordered_spans(rest, order)
     tails = [_tails(row.use, spans) for row in rest.rows]
-    stack = [_Block(0, bounds[None], [np.zeros(1, row.use.dtype) for row in rest.rows])]
+    paid = np.array([[s.base for s in stairs]])
+    stack = [_Block(0, bounds[None], paid, [np.zeros(1, row.use.dtype) for row in rest.rows])]
     nodes = 0
     while stack:
         block = stack.pop()
@@ -279,14 +158,20 @@ def _exhausted(
         wider = block.bounds[node] + reduced[:, s:e].T[choice]
         still = wider.max(axis=1) < target
         node, choice, wider = node[still], choice[still], wider[still]
+        paid = block.paid[node]
+        for i, stair in enumerate(stairs):
+            use = uses[stair.row][node, choice]
+            paid[:, i] += stair.column[s:e][choice]
+            still = paid[:, i] + stair.rest(block.depth + 1, use) < target
+            node, choice, wider, paid = node[still], choice[still], wider[still], paid[still]
         for first in range(0, len(node), BLOCK):
             part = slice(first, first + BLOCK)
             kept = [use[node[part], choice[part]] for use in uses]
-            stack.append(_Block(block.depth + 1, wider[part], kept))
+            stack.append(_Block(block.depth + 1, wider[part], paid[part], kept))
     return TreeCheck(proved=True, nodes=nodes)
 
 
-def _ordered_spans(rest: _Rest, order: Sequence[int]) -> list[tuple[int, int]]:
+def _ordered_spans(rest: Rest, order: Sequence[int]) -> list[tuple[int, int]]:
     """First and last choice of each open group: the named groups in their order, then the others."""
     groups = rest.linear.problem.group_of[rest.choices[rest.indptr[:-1]]].tolist()
     place = {g: i for i, g in reversed(list(enumerate(order)))}

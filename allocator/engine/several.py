@@ -8,7 +8,7 @@ and its end proves it the best. A small gap leaves little to search, so guesses 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -19,16 +19,19 @@ from allocator.engine import native
 from allocator.engine.several_blocks import BlockSearch
 from allocator.engine.several_core import EPSILON, Core, Scales, core_of
 from allocator.engine.several_prices import Top, top_prices
-from allocator.engine.several_search import DONE, FOUND, OUT_OF_TIME, Search, arranged
+from allocator.engine.several_search import DONE, FOUND, OUT_OF_TIME, PAUSED, Search, arranged
+from allocator.engine.several_stairs import Stair, best_row, stairs_of, through
 from allocator.engine.several_vectors import Bounded, around, bounded, fixed, slip
 from allocator.errors import UnsupportedError
-from allocator.linear import Linear
+from allocator.linear import SMALL, Linear
 from allocator.local_search import improved, repaired
 from allocator.statement import FloatArray, IntArray
 
 MOST_ROWS = 4
 MOST_NODES = 30_000_000
 MOST_TREE_NODES = 5_000_000  # a checker in numpy goes through some ten million a second
+PLAIN = 1_500_000  # nodes, after which a row is kept in integers
+NARROWINGS = 4
 FEW = 100_000  # with so many allocations no guess is needed
 FIRST = 40  # the first gap: the reduced value of so many choices is below it
 GROWTH = (
@@ -87,6 +90,22 @@ def solve_several(
     if len(sides) > MOST_ROWS:
         raise UnsupportedError(f"{len(sides)} budget rows; the search takes at most {MOST_ROWS}: use a MIP backend")
     return _Run(linear, tolerance, monotonic() + seconds, most_nodes, report).run(start)
+
+
+@dataclass
+class _Proof:
+    """What a pass used: all its vectors, those under which a row was kept in integers, and the order."""
+
+    vectors: FloatArray
+    order: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    row: int | None = None
+    stairs: list[FloatArray] = field(default_factory=list)
+    nodes: int = 0
+
+    def steps(self, row: int, stairs: list[FloatArray]) -> None:
+        """Keep these; those of another row are forgotten."""
+        self.stairs = [*(self.stairs if row == self.row else []), *stairs]
+        self.row = row
 
 
 @dataclass
@@ -150,28 +169,70 @@ class _Run:
             if monotonic() >= self.deadline:
                 self.limit = "time"
                 return False
-        used, before = np.concatenate(vectors), self.nodes
-        order: IntArray = np.zeros(0, np.int64)
+        proof = _Proof(np.concatenate(vectors))
         if state is not None and not state.core.depth:
             self._offer(state.core.settled)
-        elif state is not None:
-            state = arranged(state)
-            order = self.linear.problem.group_of[state.core.rows[state.core.indptr[:-1]]]
-            if not self._search(state, target):
-                return False
-        self._keep_tree(scales, used, order, self.nodes - before)
+        elif state is not None and not self._search(state, target, proof):
+            return False
+        self._keep_tree(scales, proof)
         return True
 
-    def _search(self, state: Bounded, target: float) -> bool:
+    def _search(self, state: Bounded, target: float, proof: _Proof) -> bool:
+        """Depth first; what is not done after a while is narrowed by keeping a row in integers, and begun again."""
+        status = self._explore(arranged(state), target, (), proof, min(self.most_nodes - self.nodes, PLAIN))
+        if status == PAUSED and self.nodes < self.most_nodes:
+            target = min(target, self._below())
+            again, row = self._narrowed(state, target, proof)
+            if again is None:
+                return True
+            if not again.core.depth:
+                self._offer(again.core.settled)
+                return True
+            again = arranged(again)
+            stairs = [] if row is None else stairs_of(again, row, self.tolerance / 2)
+            if row is not None:
+                proof.steps(row, [s.prices for s in stairs])
+            status = self._explore(again, target, stairs, proof, self.most_nodes - self.nodes)
+        if status != DONE:
+            self.limit = "time" if status == OUT_OF_TIME else "nodes"
+        return status == DONE
+
+    def _narrowed(self, state: Bounded, target: float, proof: _Proof) -> tuple[Bounded | None, int | None]:
+        """Fixed by the best row in integers under every vector, as often as it helps."""
+        allowance, row = self.tolerance / 2, None
+        for _ in range(NARROWINGS):
+            row = best_row(state, target, allowance)
+            if row is None or monotonic() >= self.deadline:
+                break
+            stairs = stairs_of(state, row, allowance)
+            alive = np.ones(len(state.core.value), bool)
+            for stair in stairs:
+                alive &= through(state.core, stair) < target
+            proof.steps(row, [s.prices for s in stairs])
+            if alive.all():
+                break
+            kept = state.core.kept(alive)
+            kept = None if kept is None else kept.tightened()
+            if kept is None:
+                return None, row
+            vectors = around(kept, top_prices(kept, state.prices[0]).prices, target)
+            proof.vectors = np.concatenate([proof.vectors, vectors])
+            again = fixed(kept, vectors, target, allowance)
+            if again is None or not again.core.depth:
+                return again, row
+            state = again
+        return state, row
+
+    def _explore(self, state: Bounded, target: float, stairs: Sequence[Stair], proof: _Proof, most: int) -> int:
         compiled = native()
-        search = BlockSearch(state, target) if compiled is None else Search(state, target)
+        proof.order = self.linear.problem.group_of[state.core.rows[state.core.indptr[:-1]]]
+        search = BlockSearch(state, target, stairs) if compiled is None else Search(state, target, stairs)
         before = self.nodes
-        left = self.most_nodes - before
         while True:
             if isinstance(search, Search):
-                status = search.run(compiled, left, self.deadline)
+                status = search.run(compiled, most, self.deadline)
             else:
-                status = search.run(left, self.deadline)
+                status = search.run(most, self.deadline)
             self.nodes = before + search.nodes
             if status != FOUND:
                 break
@@ -179,17 +240,19 @@ class _Run:
             if self._offer(rows):
                 search.target = min(search.target, self._below())
             else:
-                left -= REJECTED
-        if status != DONE:
-            self.limit = "time" if status == OUT_OF_TIME else "nodes"
-        return status == DONE
+                most -= REJECTED
+        proof.nodes = search.nodes
+        return status
 
-    def _keep_tree(self, scales: Scales, vectors: FloatArray, order: IntArray, nodes: int) -> None:
-        if nodes > MOST_TREE_NODES:
+    def _keep_tree(self, scales: Scales, proof: _Proof) -> None:
+        if proof.nodes > MOST_TREE_NODES:
             self.tree = None
             return
-        stated = dict.fromkeys(scales.stated(v, len(self.prices)) for v in vectors)
-        self.tree = Tree(tuple(stated), tuple(order.tolist()))
+        count = len(self.prices)
+        vectors = dict.fromkeys(scales.stated(v, count) for v in proof.vectors)
+        stairs = dict.fromkeys(scales.stated(v, count) for v in proof.stairs)
+        whole = None if proof.row is None else scales.sides[proof.row].budget
+        self.tree = Tree(tuple(vectors), tuple(proof.order.tolist()), whole, tuple(stairs))
 
     # -- allocations ----------------------------------------------------------------------------------------------
 
@@ -228,7 +291,9 @@ class _Run:
     def _answer(self, *, proved: bool = False, infeasible: bool = False) -> Several:
         if infeasible and self.best is not None:  # `start` or a candidate is feasible: the bound's rounding was wrong
             infeasible = False
-        bound = math.inf if infeasible else min(self.bound, self.total)
+        if self.linear.power != 1 and self.total < SMALL:  # powers that vanish tell nothing apart
+            proved = False
+        bound = math.inf if infeasible else min(self.bound - self.tolerance / 2, self.total)  # what slips through
         if proved:
             bound = self.total - self.tolerance
         tree = self.tree if proved or infeasible else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.engine.several_search import DONE, FOUND, OUT_OF_TIME, PAUSED
+from allocator.engine.several_stairs import Stair
 from allocator.engine.several_vectors import Bounded
 from allocator.statement import FloatArray, IntArray
 
@@ -18,9 +19,10 @@ BLOCK = 1 << 12  # nodes that are widened together
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Nodes at one depth: bounds [B, K], uses [B, R], Σ value [B], choices taken [B, depth]."""
+    """Nodes at one depth: bounds [B, K], paid per stair [B, S], uses [B, R], Σ value [B], choices [B, depth]."""
 
     bounds: FloatArray
+    stairs: FloatArray
     used: IntArray
     total: FloatArray
     path: NDArray[np.int64]
@@ -32,6 +34,7 @@ class BlockSearch:
 
     state: Bounded
     target: float
+    stairs: Sequence[Stair] = ()
     nodes: int = 0
     stack: list[_Block] = field(default_factory=list)
     leaves: list[tuple[float, IntArray]] = field(default_factory=list)
@@ -43,7 +46,8 @@ class BlockSearch:
         none = np.zeros((1, len(core.hi)), np.int64)
         self.least = np.concatenate([np.cumsum(np.minimum.reduceat(core.use, at)[::-1], axis=0)[::-1], none])
         self.most = np.concatenate([np.cumsum(np.maximum.reduceat(core.use, at)[::-1], axis=0)[::-1], none])
-        root = _Block(self.state.bounds[None], none, np.array([core.start]), np.zeros((1, 0), np.int64))
+        stairs = np.array([[s.base for s in self.stairs]])
+        root = _Block(self.state.bounds[None], stairs, none, np.array([core.start]), np.zeros((1, 0), np.int64))
         self.stack.append(root)
 
     def run(self, most_nodes: int, deadline: float) -> int:
@@ -86,10 +90,24 @@ class BlockSearch:
         node, choice, bounds = node[below], choice[below], bounds[below]
         total = block.total[node] + core.value[span][choice]
         path = np.concatenate([block.path[node], (choice + span.start)[:, None]], axis=1)
-        used = used[node, choice]
+        used, stairs = used[node, choice], block.stairs[node]
+        if self.stairs:
+            stairs = stairs + np.stack([s.column[span] for s in self.stairs], axis=1)[choice]
+            bounds = np.concatenate([bounds, self._stepped(depth + 1, stairs, used)], axis=1)
         order = np.argsort(-bounds[:, 0], kind="stable")
+        order = order[bounds[order].max(axis=1) < self.target]
         for part in _parts(order):
-            self.stack.append(_Block(bounds[part], used[part], total[part], path[part]))
+            kept = bounds[part, : block.bounds.shape[1]]
+            self.stack.append(_Block(kept, stairs[part], used[part], total[part], path[part]))
+
+    def _stepped(self, depth: int, paid: FloatArray, used: IntArray) -> FloatArray:
+        """Bounds [B, S] with a row in integers, of nodes at a depth."""
+        found = []
+        for i, s in enumerate(self.stairs):
+            rest = self.least[depth, s.row] if s.sign > 0 else self.most[depth, s.row]
+            left = s.sign * (s.limit - used[:, s.row] - rest) // s.divisor
+            found.append(paid[:, i] + s.table[depth, np.minimum(left, s.table.shape[1] - 1)])
+        return np.stack(found, axis=1)
 
 
 def _parts(order: IntArray) -> Iterator[IntArray]:

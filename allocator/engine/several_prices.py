@@ -75,9 +75,8 @@ class _Master:
         self.limit = limit / self.unit
 
     def run(self, first: FloatArray | None) -> Top:
-        core, size = self.core, len(self.row)
+        size = len(self.row)
         seen: list[IntArray] = []
-        best, best_prices = -math.inf, np.zeros(len(core.hi))
         prices: FloatArray = np.zeros(size)
         if first is not None:
             prices = np.maximum(self.sign * first[self.row], 0.0) * self.unit / self.worth
@@ -100,7 +99,7 @@ class _Master:
                 weights = np.linalg.solve(basis, right)
             except np.linalg.LinAlgError:
                 break
-            prices = -dual[:size]
+            prices = np.asarray(-dual[:size], np.float64)
             entering = np.zeros(size + 1)
             lowest = int(prices.argmin())
             dearest = int(prices.argmax())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.engine.several_core import Core
+from allocator.engine.several_stairs import Stair
 from allocator.engine.several_vectors import Bounded
 from allocator.statement import FloatArray, IntArray
 
@@ -45,6 +46,7 @@ class Search:
 
     state: Bounded
     target: float
+    stairs: Sequence[Stair] = ()
     nodes: int = 0
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -85,8 +87,21 @@ class Search:
             "box_most": np.zeros((0, rows), np.int64),
             "price": np.ascontiguousarray(self.state.prices[0]),
         }
+        self._add_stairs(depth)
         self.sizes = [depth, padded, rows, 0, 0, LEAF]
         self.tables = list(TABLES)
+
+    def _add_stairs(self, depth: int) -> None:
+        """Numbers and addresses of each stair, in the order of stair_t."""
+        self.tables_of_stairs = [(np.ascontiguousarray(s.column), np.ascontiguousarray(s.table)) for s in self.stairs]
+        numbers = [
+            [s.row, s.sign, s.divisor, s.limit, table.shape[1] - 1, column.ctypes.data, table.ctypes.data]
+            for s, (column, table) in zip(self.stairs, self.tables_of_stairs, strict=True)
+        ]
+        bound = np.zeros((depth + 1, len(numbers)))
+        bound[0] = [s.base for s in self.stairs]
+        self.arrays["stairs"] = np.array(numbers, np.int64).reshape(-1)
+        self.arrays["stair_bound"] = bound
 
     def run(self, native: Any, most_nodes: int, deadline: float) -> int:
         """Go on until a candidate below the target, the end, or a limit."""
@@ -106,7 +121,8 @@ class Search:
         return np.append(self.arrays["position"][: self.state.core.depth - 1] - 1, self.arrays["state"][3])
 
     def _frame(self) -> NDArray[np.int64]:
-        return np.array([*self.sizes, *(a.ctypes.data for a in self.arrays.values())], np.int64)
+        addresses = [a.ctypes.data for a in self.arrays.values()]
+        return np.array([*self.sizes, *addresses[:-2], len(self.stairs), *addresses[-2:]], np.int64)
 
     def _hang_table(self, native: Any, points: int) -> None:
         depth, paid, use = completions(self.state, self.target, points)

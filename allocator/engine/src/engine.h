@@ -16,6 +16,8 @@
 #endif
 
 PyObject *several_search(PyObject *self, PyObject *args);
+PyObject *several_stair(PyObject *self, PyObject *args);
+PyObject *several_through(PyObject *self, PyObject *args);
 PyObject *several_table(PyObject *self, PyObject *args);
 
 /* Seconds on a clock that never goes back. */

@@ -19,6 +19,8 @@ static PyMethodDef methods[] = {
     {"hull_order", hull_order, METH_VARARGS, "All hull edges by falling slope."},
     {"hull_walk", hull_walk, METH_VARARGS, "Running cost of the moves, and what each takes off the value."},
     {"several_search", several_search, METH_VARARGS, "Depth-first search under several budgets; frame in, status out."},
+    {"several_stair", several_stair, METH_VARARGS, "Dynamic programme of one row in integers, from the back."},
+    {"several_through", several_through, METH_VARARGS, "The same from both ends: the bound through each choice."},
     {"several_table", several_table, METH_VARARGS, "Orders a table of completions as a k-d tree; frame in."},
     {NULL, NULL, 0, NULL},
 };

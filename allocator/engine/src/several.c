@@ -22,6 +22,25 @@ static int priced(double *restrict child, const double *restrict parent, const d
     return over;
 }
 
+/* Bounds of a child with a row in integers; 1 if one of them reaches the target. */
+static int stepped(const frame_t *f, int64_t d, int64_t c, const int64_t *now, double target)
+{
+    const int64_t S = f->stairs, R = f->rows;
+    for (int64_t i = 0; i < S; i++) {
+        const stair_t *s = f->stair + i;
+        const double paid = f->stair_bound[d * S + i] + s->column[c];
+        f->stair_bound[(d + 1) * S + i] = paid;
+        const int64_t r = s->row;
+        int64_t left = s->sign > 0 ? s->limit - now[r] - f->least[(d + 1) * R + r]
+                                   : now[r] + f->most[(d + 1) * R + r] - s->limit;
+        left /= s->divisor;
+        left = left < s->width ? left : s->width;
+        if (paid + s->table[(d + 1) * (s->width + 1) + left] >= target)
+            return 1;
+    }
+    return 0;
+}
+
 static int64_t search(const frame_t *f)
 {
     const int64_t D = f->depth, K = f->vectors, R = f->rows;
@@ -66,6 +85,8 @@ static int64_t search(const frame_t *f)
         if (out)
             continue;
         if (priced(f->bound + (d + 1) * K, acc, f->reduced + c * K, K, target))
+            continue;
+        if (f->stairs && stepped(f, d, c, now, target))
             continue;
         const double total = f->total[d] + f->value[c];
         if (d + 1 == D) {

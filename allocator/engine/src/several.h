@@ -3,6 +3,13 @@
 #define ALLOCATOR_SEVERAL_H
 #include <stdint.h>
 
+/* One row kept in integers (several_stairs.py): the best of the groups from each depth on, by steps left. */
+typedef struct {
+    int64_t row, sign, divisor, limit, width;
+    const double *column; /* [n] */
+    const double *table;  /* [D + 1, width + 1] */
+} stair_t;
+
 typedef struct {
     int64_t depth, vectors, rows, points, table_depth, leaf; /* D, K, R; of the table: points, its depth, bucket */
     const int64_t *indptr;                                   /* [D + 1] */
@@ -22,6 +29,9 @@ typedef struct {
     double *box_paid;                                        /* [boxes] */
     int64_t *box_least, *box_most;                           /* [boxes, R] */
     const double *price;                                     /* [R]: the first vector */
+    int64_t stairs;                                          /* S */
+    const stair_t *stair;                                    /* [S] */
+    double *stair_bound;                                     /* [D + 1, S]: priced value of what is taken */
 } frame_t;
 
 int completes(const frame_t *f, double bound, const int64_t *used, double target);

@@ -49,7 +49,8 @@ def some_tree(rng: Random, linear: Linear) -> Tree:
         vectors.append(find_prices(linear).values)
     groups = linear.problem.group_count
     order = [rng.randint(-2, groups + 1) for _ in range(rng.randint(0, 2 * groups))]
-    return Tree(tuple(vectors), tuple(order))
+    whole = rng.choice([None, *range(-1, count + 1)])
+    return Tree(tuple(vectors), tuple(order), whole, tuple(vector() for _ in range(rng.randint(0, 3))))
 
 
 def cases(count: int) -> Any:
@@ -113,6 +114,28 @@ def test_a_divisor_of_all_differences_closes_the_gap() -> None:
     check = check_tree(linear, Tree(((1 / 64,),), ()), 20.0, 1e-11)
     assert check == TreeCheck(proved=True, nodes=0)
     assert not check_tree(linear, Tree(((1 / 64,),), ()), 20.5, 1e-11).proved
+
+
+def test_a_row_kept_in_integers_closes_what_no_price_can() -> None:
+    """Steps of 14 and 4 do not fill 501: prices leave thousands of nodes to look at, the programme none."""
+    rng = np.random.default_rng(7)
+    step = rng.choice([14, 14, 14, 4], 40)
+    costs = {"a": step[:, None] * np.arange(4), "b": rng.integers(0, 50, (40, 4))}
+    scores = rng.lognormal(0, 0.3, (40, 1)) * 4.0 ** -np.arange(4) * step[:, None]
+    linear = linearise(Problem.from_arrays(scores, costs, budgets={"a": 501, "b": 40 * 50}))  # b is loose
+    table = np.full(502, np.inf)
+    table[0] = 0.0
+    for g in range(40):
+        new = np.full(502, np.inf)
+        for cost, score in zip(costs["a"][g].tolist(), scores[g].tolist(), strict=True):
+            new[cost:] = np.minimum(new[cost:], table[: 502 - cost] + score)
+        table = new
+    best, slip = float(table.min()), 1e-12 * scale_of(linear.problem)
+    prices = find_prices(linear).values
+    assert not check_tree(linear, Tree((prices,), ()), best, slip, most_nodes=1000).proved
+    kept = Tree((prices,), (), 0, (prices,))
+    assert check_tree(linear, kept, best, slip) == TreeCheck(proved=True, nodes=0)
+    assert not check_tree(linear, kept, best * (1 + 1e-9), slip).proved
 
 
 def test_gives_up_after_so_many_nodes() -> None:

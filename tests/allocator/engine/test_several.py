@@ -13,7 +13,7 @@ import pytest
 
 from allocator import engine
 from allocator.checks.tree import check_tree
-from allocator.engine import several, several_search
+from allocator.engine import several, several_search, several_stairs
 from allocator.engine.several import Several, solve_several
 from allocator.errors import UnsupportedError
 from allocator.evaluation import scale_of
@@ -41,6 +41,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems go through all the stages that large ones do."""
     monkeypatch.setattr(several, "FEW", 1)
     monkeypatch.setattr(several, "FIRST", 2)
+    monkeypatch.setattr(several, "PLAIN", 6)
+    monkeypatch.setattr(several_stairs, "GAIN", -1.0)
     monkeypatch.setattr(several_search, "TABLES", ((3, 16), (40, 256)))
 
 
