@@ -14,7 +14,8 @@ class Found:
 
     rows: row of the taken choice of each group [G]; None where no allocation keeps the capacity.
     multiplier: optimal for the relaxation, per unit of the knapsack's own capacity.
-    short: value(rows) − short is a lower bound on every allocation's value; 0 where the rows are optimal.
+    short: value(rows) − short is a lower bound on every allocation's value; 0 where the rows are optimal. Where a
+    tolerance beyond rounding was asked for, up to that.
     limit: None, "time" or "states". statistics: divisor, states, groups, passes, …
     """
 

@@ -38,11 +38,15 @@ class Limits:
 
 @dataclass(eq=False)
 class Listed:
-    """Values over the base's. items: the best allocation [G]. room: reduced costs below it may still count."""
+    """Values over the base's. items: the best allocation [G]. room: reduced costs below it may still count.
+
+    bound: no allocation's value is below it by more than the tolerance. lowest: nor below this, the relaxation's.
+    """
 
     items: IntArray
     value: float = 0.0
     bound: float = -math.inf
+    lowest: float = -math.inf
     room: float = math.inf
     limit: str | None = None
     divisor: int = 1
@@ -282,6 +286,7 @@ def list_program(core: Core, relaxed: Relaxed, limits: Limits, best: float) -> L
     slack = relaxed.slack if relaxed.multiplier > 0 else 0
     search = _Search(core, relaxed, limits, out, slack, best)
     moves = search.moves()
+    out.lowest = search.bound
     if search.room > 0 and core.group_count > FEW_GROUPS:
         size = np.abs(moves.cost.astype(np.float64))
         rate = np.maximum(moves.reduced, 0.0) / np.where(size > 0, size, 1.0)

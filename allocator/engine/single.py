@@ -6,6 +6,7 @@ general LP solver; Pisinger 1995: list program on a growing core.)
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,11 +14,12 @@ import numpy as np
 from allocator.engine import native, single_numpy
 from allocator.engine.found import Found
 from allocator.engine.knapsack import Knapsack
-from allocator.statement import IntArray
+from allocator.statement import FloatArray, IntArray
 
 MOST_NODES = 48_000_000
 LIMITS = {0: None, 1: "time", 2: "states"}
 INT64 = 2**63 - 1
+MINUTE = 1e-270  # values that are all below it lose digits once they are divided by costs
 
 
 def solve_single(
@@ -41,6 +43,8 @@ def solve_single(
     """
     if start is not None and sum(knapsack.cost[start].tolist()) > knapsack.capacity:
         start = None
+    if (power := _lift(knapsack.value)) != 0:
+        return _lifted(knapsack, power, tolerance, seconds, most_nodes, start, engine)
     kernels = native() if engine != "numpy" else None
     if kernels is None:
         return single_numpy.solve(knapsack, tolerance, seconds, most_nodes, start)
@@ -64,3 +68,32 @@ def solve_single(
     names = ("divisor", "core_divisor", "states", "longest", "core_groups", "passes", "open")
     statistics = {"engine": "c", **{n: int(v) for n, v in zip(names, counts, strict=False)}}
     return Found(None if infeasible else taken, multiplier, short, LIMITS[int(limit)], statistics)
+
+
+def _lift(value: FloatArray) -> int:
+    """The power of two that brings values which are all minute near 1; 0 where they are not."""
+    if np.abs(value[:64]).max() >= MINUTE:
+        return 0
+    largest = float(np.abs(value).max())
+    return -math.frexp(largest)[1] if 0 < largest < MINUTE else 0
+
+
+def _lifted(
+    knapsack: Knapsack,
+    power: int,
+    tolerance: float | None,
+    seconds: float,
+    most_nodes: int,
+    start: IntArray | None,
+    engine: str | None,
+) -> Found:
+    """The same with all values times 2^power, which is exact."""
+    larger = dataclasses.replace(knapsack, value=np.ldexp(knapsack.value, power))
+    close = None if tolerance is None else math.ldexp(tolerance, power)
+    found = solve_single(
+        larger, tolerance=close, seconds=seconds, most_nodes=most_nodes, start=start, engine=engine
+    )
+    back = -power
+    return dataclasses.replace(
+        found, multiplier=math.ldexp(found.multiplier, back), short=math.ldexp(found.short, back)
+    )

@@ -23,6 +23,7 @@ from allocator.engine.relaxation import Relaxed, relax
 from allocator.statement import IntArray
 
 MANY, MOST_SAMPLED, LEAST_SAMPLED, WANTED_OPEN, MOST_BRACKETS = 32768, 16384, 2048, 4096, 12
+ROUNDED = 1e-15  # of a price: twice what its rounding may move it by, and more
 
 
 def solve(
@@ -51,7 +52,10 @@ def solve(
         "passes": relaxed.passes,
     }
     rows = listed.items if core.rows is None else core.rows[listed.items]
-    return Found(rows, relaxed.multiplier, listed.value - listed.bound, listed.limit, statistics)
+    short = listed.value - listed.bound
+    if tolerance > 1e-12 * core.scale:  # wider than rounding needs: what may be left alone is not passed over
+        short = max(short, min(tolerance, listed.value - listed.lowest))
+    return Found(rows, relaxed.multiplier, short, listed.limit, statistics)
 
 
 def solve_core(
@@ -108,8 +112,10 @@ def _bracket(core: Core, low: float, high: float, margin: float) -> _Bracket:
             at_high = block.cost * high
             at_high += block.value
             i, j = at_low.argmin(axis=1), at_high.argmin(axis=1)
-            near = at_low < (at_low[places, i] + margin)[:, None]
-            near |= at_high < (at_high[places, j] + margin)[:, None]
+            # costs far from 0 round coarsely: what lies within that is not decided
+            x, y = at_low[places, i], at_high[places, j]
+            near = at_low < (x + margin + ROUNDED * np.abs(x))[:, None]
+            near |= at_high < (y + margin + ROUNDED * np.abs(y))[:, None]
             is_open = (i != j) | (near.sum(axis=1) > 1)
             cost = block.cost[places, i]
             used_low += int(cost.sum())
@@ -132,6 +138,20 @@ def _margin(sample: Core, multiplier: float, part: float) -> float:
     ordered = np.sort(np.concatenate(second))
     margin = float(ordered[min(int(part * len(ordered)), len(ordered) - 1)])
     return margin if math.isfinite(margin) else 0.0
+
+
+def _bound_beside(core: Core, items: IntArray, relaxed: Relaxed, capacity: int) -> float:
+    """What the relaxation at a multiplier bounds every allocation's value by, over that of some items."""
+    below, slack = 0.0, capacity
+    for table in core.tables:
+        for block in table.blocks():
+            places = np.arange(len(block.groups))
+            at = items[block.groups] - block.first
+            cost, value = block.cost[places, at], block.value[places, at]
+            price = (block.value - value[:, None]) + relaxed.multiplier * (block.cost - cost[:, None])
+            below += float(np.minimum(price.min(axis=1), 0.0).sum())
+            slack -= int(cost.sum())
+    return below - relaxed.multiplier * slack
 
 
 def _solve_many(core: Core, capacity: int, limits: Limits) -> tuple[Relaxed, Listed] | None:
@@ -172,6 +192,8 @@ def _solve_many(core: Core, capacity: int, limits: Limits) -> tuple[Relaxed, Lis
             own = core.start[:-1][bracket.open] - plain.start[:-1]
             bracket.items[bracket.open] = listed.items + own
             listed.items = bracket.items
+            if listed.limit is not None:  # the list knows nothing of the groups that are not open
+                listed.lowest = listed.bound = listed.value + _bound_beside(core, listed.items, relaxed, capacity)
             return relaxed, listed
         if inside:  # open what the gap leaves open, at the multiplier itself
             margin, sure = listed.room * (1 + 1e-9), True

@@ -36,7 +36,8 @@ typedef struct {
 /* What the list program found; values are over the base allocation's, so never above 0. */
 typedef struct {
     double value;
-    double bound;    /* no allocation's value is below it */
+    double bound;    /* no allocation's value is below it by more than the tolerance */
+    double lowest;   /* nor below this, the relaxation's */
     double room;     /* reduced costs below it may still count: a proof where it is within the horizon */
     int64_t states;  /* in all lists together */
     int64_t longest; /* list */

@@ -89,7 +89,13 @@ static int run(Search *s, Slopes **slopes)
             int stop = expand(s, trade, grown[t + 1]);
             s->out->groups++;
             s->out->longest = s->count > s->out->longest ? s->count : s->out->longest;
-            improve(s);
+            if (stop < 0)
+                return stop;
+            if (!stop) { /* a list that ran out of nodes cannot say how its states came about */
+                improve(s);
+                if (s->target <= s->bound)
+                    return 0;
+            }
             if (!stop && s->count > LONGEST)
                 stop = 2;
             if (!stop && now_seconds() > s->deadline)
@@ -101,8 +107,6 @@ static int run(Search *s, Slopes **slopes)
                 s->out->bound = fmax(s->bound, least);
                 return stop;
             }
-            if (s->target <= s->bound)
-                return 0;
             if (s->count > s->cap)
                 thin_out(s);
         }
@@ -149,6 +153,7 @@ int list_program(const Core *core, const Relaxed *relaxed, Limits limits, double
     aim(&s);
     int few = core->groups <= FEW_GROUPS;
     int stop = first_trades(&s, core, relaxed, few ? 0 : FIRST_BATCH);
+    out->lowest = s.bound;
     if (!stop && !few && s.target > s.bound) { /* a good allocation first: what it rules out is never looked at */
         s.cap = caps[0];
         s.rest = (Slopes){s.multiplier, s.multiplier};

@@ -128,6 +128,7 @@ static int solve_core(Single *s, const Core *core, int64_t capacity, const int64
 /* -- many groups ----------------------------------------------------------------------------------------------- */
 
 enum { BLOCK = 4096 }; /* items whose prices stay in the nearest cache */
+static const double ROUNDED = 1e-15; /* of a price: twice what its rounding may move it by, and more */
 
 /* price[i] = value[i] + multiplier·cost[i]. Whole numbers within ±2^51 become doubles by their bits, which vectors
  * can do; the others, if there are any, by conversion. */
@@ -137,11 +138,11 @@ VECTORISED static void price_items(const double *restrict value, const int64_t *
     uint64_t far = 0;
     for (int64_t i = 0; i < n; i++) {
         union {
-            int64_t whole;
+            uint64_t whole;
             double number;
         } x;
-        x.whole = cost[i] + 0x4338000000000000;
-        far |= (uint64_t)(cost[i] + ((int64_t)1 << 51));
+        x.whole = (uint64_t)cost[i] + 0x4338000000000000u;
+        far |= (uint64_t)cost[i] + ((uint64_t)1 << 51);
         price[i] = value[i] + multiplier * (x.number - 6755399441055744.0);
     }
     if (far >> 52)
@@ -229,7 +230,8 @@ static int bracket_pass(const Core *core, double low, double high, double margin
             int64_t first = core->start[g], n = core->start[g + 1] - first;
             const double *x = at_low + (first - from), *y = at_high + (first - from);
             int64_t i = cheapest(x, n), j = cheapest(y, n), near = 0;
-            double x_most = x[i] + margin, y_most = y[j] + margin;
+            /* costs far from 0 round coarsely: what lies within that is not decided */
+            double x_most = x[i] + margin + ROUNDED * fabs(x[i]), y_most = y[j] + margin + ROUNDED * fabs(y[j]);
             for (int64_t k = 0; k < n; k++)
                 near += (x[k] < x_most) | (y[k] < y_most);
             int64_t low_cost = core->cost[first + i], high_cost = core->cost[first + j];
@@ -255,6 +257,7 @@ typedef struct {
 static void drop(Part *p)
 {
     free(p->start), free(p->cost), free(p->place), free(p->value);
+    *p = (Part){0};
 }
 
 static int part_of(const Core *core, const int64_t *groups, int64_t count, int64_t stride, Part *out)
@@ -344,6 +347,22 @@ static double sampled_multiplier(Single *s, const Core *sample, Priced *exact)
     return first;
 }
 
+/* What the relaxation at a multiplier bounds every allocation's value by, over that of `taken`. */
+static double bound_beside(const Core *core, const int64_t *taken, double multiplier, int64_t capacity)
+{
+    double below = 0;
+    __int128 slack = capacity;
+    for (int64_t g = 0; g < core->groups; g++) {
+        double value = core->value[taken[g]], least = 0;
+        int64_t cost = core->cost[taken[g]];
+        for (int64_t i = core->start[g]; i < core->start[g + 1]; i++)
+            least = fmin(least, (core->value[i] - value) + multiplier * (double)(core->cost[i] - cost));
+        below += least;
+        slack -= cost;
+    }
+    return below - multiplier * (double)slack;
+}
+
 static int solve_many(Single *s)
 {
     const Core *core = s->core;
@@ -395,6 +414,9 @@ static int solve_many(Single *s)
             s->listed = inner.listed;
             s->multiplier = inner.multiplier;
             s->passes = inner.passes;
+            if (inner.listed.limit) { /* the list knows nothing of the groups that are not open */
+                s->listed.lowest = s->listed.bound = s->listed.value + bound_beside(core, s->taken, s->multiplier, s->capacity);
+            }
             if (inner.listed.limit || (inside && inner.listed.room <= margin))
                 found = 1;
             else if (inside) { /* open what the gap leaves open, at the multiplier itself */
@@ -423,9 +445,27 @@ static int solve_many(Single *s)
 
 static int solve(Single *s)
 {
-    s->divisor = common_divisor(s->core);
-    s->capacity -= lost_capacity(s->core, s->capacity, s->divisor);
-    return s->core->groups >= MANY ? solve_many(s) : solve_core(s, s->core, s->capacity, s->start);
+    const Core *core = s->core;
+    int many = core->groups >= MANY;
+    s->divisor = common_divisor(core);
+    int64_t lost = lost_capacity(core, s->capacity, s->divisor);
+    if (s->capacity < INT64_MIN + 1 + lost) { /* no sum of costs is as low */
+        memcpy(s->taken, core->start, sizeof(int64_t) * (size_t)core->groups);
+        s->infeasible = 1;
+        return 0;
+    }
+    s->capacity -= lost;
+    for (int64_t g = 0; g < core->groups && many; g++)
+        many = core->start[g + 1] - core->start[g] <= BLOCK;
+    return many ? solve_many(s) : solve_core(s, core, s->capacity, s->start);
+}
+
+/* By how much something better may exist: a tolerance wider than rounding needs is not passed over in silence. */
+static double not_proved(const Single *s)
+{
+    double wide = s->limits.tolerance > 1e-12 * s->scale
+                      ? fmin(s->limits.tolerance, s->listed.value - s->listed.lowest) : 0;
+    return fmax(s->listed.value - s->listed.bound, wide);
 }
 
 /* Leaves out the choices that are not free. */
@@ -495,7 +535,7 @@ PyObject *native_single(PyObject *self, PyObject *args)
         out[0] = s.infeasible;
         out[1] = s.listed.limit;
         out[2] = s.multiplier;
-        out[3] = s.listed.value - s.listed.bound; /* what is not proved */
+        out[3] = not_proved(&s);
         out[4] = (double)s.divisor;
         out[5] = (double)s.listed.divisor;
         out[6] = (double)s.listed.states;

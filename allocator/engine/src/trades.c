@@ -215,7 +215,7 @@ int first_trades(Search *s, const Core *core, const Relaxed *relaxed, int64_t wa
         }
         below += least;
         Near x = {key, scattered(g), g};
-        if (!(key < INFINITY) || (count == wanted && !after(&heap[0], &x)))
+        if (!wanted || !(key < INFINITY) || (count == wanted && !after(&heap[0], &x)))
             continue;
         int64_t i = count < wanted ? count++ : 0;
         if (i) { /* a new leaf rises */
