@@ -56,19 +56,19 @@ def _own() -> tuple[Entry, ...]:
         found = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         raise UnavailableError(f"{DISTRIBUTION} is not installed; run `pip install -e .` in its folder") from None
-    return tuple(_entries(found))
+    return tuple(_entries(found, DISTRIBUTION))
 
 
-def _entries(distribution: metadata.Distribution) -> Iterable[Entry]:
+def _entries(distribution: metadata.Distribution, name: str) -> Iterable[Entry]:
     for point in distribution.entry_points:
         kind, _, group = point.group.partition(".")
         if kind == "allocator":
-            yield Entry(group, point.name, point.value, distribution.metadata["Name"])
+            yield Entry(group, point.name, point.value, name)
 
 
 @cache
 def _others() -> tuple[Entry, ...]:
-    return tuple(entry for d in metadata.distributions() if d.metadata["Name"] != DISTRIBUTION for entry in _entries(d))
+    return tuple(e for d in metadata.distributions() if d.name != DISTRIBUTION for e in _entries(d, d.name))
 
 
 def entries(group: str) -> dict[str, Entry]:

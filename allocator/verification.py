@@ -13,12 +13,10 @@ import numpy as np
 from allocator.bounds import find_prices
 from allocator.certificate import Cases, Core, Enumeration, Multipliers, Threshold
 from allocator.certificate_tree import Tree
-from allocator.checks.cases import check_cases
 from allocator.checks.core import exhaust
 from allocator.checks.enumeration import MOST_ALLOCATIONS, enumerate_all, small_enough
 from allocator.checks.lagrangian import active, lower_bound, proves_infeasible, single_row_infeasible
 from allocator.checks.threshold import applies, check_threshold
-from allocator.checks.tree import check_tree
 from allocator.errors import UnsupportedError
 from allocator.evaluation import Outcome, lexicographic, scale_of
 from allocator.linear import Linear, linearise
@@ -216,7 +214,11 @@ def _row_name(reduced: Reduced, i: int) -> str:
 def _covered(linear: Linear, given: Tree | Cases, total: float, allowed: float) -> bool:
     """Whether the cover shows that nothing has Σ value below total − allowed (total ∞: that there is nothing)."""
     if isinstance(given, Tree):
+        from allocator.checks.tree import check_tree  # this and the next are loaded when they are needed
+
         return check_tree(linear, given, total, allowed).proved
+    from allocator.checks.cases import check_cases
+
     return check_cases(linear, given, total, allowed)
 
 

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from allocator import registry
 from allocator.certificate import Multipliers
 from allocator.engine import native, running
-from allocator.engine.cases import solve_cases
 from allocator.engine.separable import Separated, solve_separable
-from allocator.engine.threshold import solve_threshold
 from allocator.errors import UnsupportedError
 from allocator.evaluation import lexicographic
 from allocator.features import LINEAR
@@ -76,6 +74,8 @@ class Exact:
         """The optimum with its certificate, or, where a limit fires, the best allocation and a bound."""
         begin = None if start is None else problem.indptr[:-1] + start
         if lexicographic(problem):
+            from allocator.engine.threshold import solve_threshold  # these two are loaded when they are needed
+
             oracle = partial(self._separated, limits=limits, begin=begin, tolerance=None)
             try:
                 found = solve_threshold(problem, oracle)
@@ -115,6 +115,8 @@ class Exact:
         oracle = partial(solve_separable, tolerance=close, seconds=left, engine=self._engine)
         if not linear.problem.couplings:
             return oracle(linear, start=begin)
+        from allocator.engine.cases import solve_cases
+
         covered = solve_cases(linear, oracle, close, left)
         statistics = {"cases": covered.cases}
         return Separated(

@@ -14,7 +14,6 @@ import numpy as np
 from allocator.certificate import Certificate, Core
 from allocator.engine.found import Found
 from allocator.engine.knapsack import EPSILON, Knapsack, knapsack_of
-from allocator.engine.several import solve_several
 from allocator.engine.single import solve_single
 from allocator.evaluation import lower, upper
 from allocator.linear import Linear
@@ -119,6 +118,8 @@ def _keeps_rows(linear: Linear, rows: IntArray) -> bool:
 
 def _several(linear: Linear, tolerance: float, seconds: float, start: IntArray | None) -> Separated:
     """Several rows: depth-first search under many price vectors."""
+    from allocator.engine.several import solve_several  # loaded when it is needed: it is half of the engine
+
     first = linear.problem.indptr[:-1]
     begin = None if start is None else start - first
     found = solve_several(linear, tolerance=tolerance, seconds=seconds, start=begin)

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from allocator.engine import native, single_numpy
+from allocator.engine import native
 from allocator.engine.found import Found
 from allocator.engine.knapsack import Knapsack
 from allocator.statement import FloatArray, IntArray
@@ -47,6 +47,8 @@ def solve_single(
         return _lifted(knapsack, power, tolerance, seconds, most_nodes, start, engine)
     kernels = native() if engine != "numpy" else None
     if kernels is None:
+        from allocator.engine import single_numpy
+
         return single_numpy.solve(knapsack, tolerance, seconds, most_nodes, start)
     groups = len(knapsack.indptr) - 1
     taken = np.empty(groups, np.int64)
