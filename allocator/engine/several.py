@@ -30,7 +30,7 @@ from allocator.statement import FloatArray, IntArray
 MOST_ROWS = 4
 MOST_NODES = 30_000_000
 MOST_TREE_NODES = 5_000_000  # a checker in numpy goes through some ten million a second
-PLAIN = 1_500_000  # nodes, after which a row is kept in integers
+PLAIN = 300_000  # nodes, after which a row is kept in integers
 NARROWINGS = 4
 FEW = 100_000  # with so many allocations no guess is needed
 FIRST = 40  # the first gap: the reduced value of so many choices is below it
