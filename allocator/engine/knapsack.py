@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -34,7 +36,10 @@ class Knapsack:
 
     def price(self, multiplier: float) -> float:
         """The multiplier of the stated row for one of this form's capacity."""
-        return math.ldexp(self.sign * multiplier, self.power)
+        try:
+            return math.ldexp(self.sign * multiplier, self.power)
+        except OverflowError:  # minute costs: any price is a price
+            return self.sign * sys.float_info.max
 
 
 def knapsack_of(linear: Linear) -> Knapsack:
@@ -63,7 +68,8 @@ def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray 
     indptr, group_of = linear.problem.indptr, linear.problem.group_of
     column = sign * row.column.astype(np.float64)
     least = np.minimum.reduceat(np.where(linear.free, column, np.inf), indptr[:-1])
-    rest = math.fsum([sign * limit, *(-least).tolist()])
+    terms = [sign * limit, *(-least).tolist()]
+    rest = math.fsum(terms)
     size = float(np.abs(least).sum()) + abs(limit)
     reach = max(rest, 0.0) * (1 + 1e-9) + 1e-9 * size
     more = np.where(linear.free, np.minimum(column - least[group_of], 2 * reach or 1.0), 0.0)
@@ -77,9 +83,8 @@ def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray 
     lost = float(np.maximum.reduceat(kept, indptr[:-1]).sum()) * EPSILON  # by the differences
     exact = lost == 0.0 or (np.array_equal(whole, scaled) and np.array_equal(more + least[group_of], column))
     margin = 0 if exact else linear.problem.group_count + math.ceil(math.ldexp(lost, power))
-    return Knapsack(
-        linear.value, whole.astype(np.int64), indptr, free, _floor_scaled(rest, power) - margin, power, margin, sign
-    )
+    capacity = _floor_scaled(rest, math.fsum([*terms, -rest]), power) - margin
+    return Knapsack(linear.value, whole.astype(np.int64), indptr, free, capacity, power, margin, sign)
 
 
 def to_integers(column: FloatArray, indptr: IntArray) -> tuple[IntArray, int]:
@@ -89,7 +94,7 @@ def to_integers(column: FloatArray, indptr: IntArray) -> tuple[IntArray, int]:
     return np.rint(np.ldexp(column, power)).astype(np.int64), power
 
 
-def _floor_scaled(limit: float, power: int) -> int:
-    """floor(limit·2^power) in exact arithmetic."""
-    numerator, denominator = limit.as_integer_ratio()
+def _floor_scaled(limit: float, residue: float, power: int) -> int:
+    """floor((limit + residue)·2^power) in exact arithmetic."""
+    numerator, denominator = (Fraction(limit) + Fraction(residue)).as_integer_ratio()
     return (numerator << power) // denominator if power >= 0 else numerator // (denominator << -power)
