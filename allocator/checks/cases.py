@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from allocator.certificate import ByLabel, ByRow, Case, Cases
+from allocator.certificate import ByLabel, ByRow, Case, Cases, Leaf
 from allocator.checks.core import exhaust
 from allocator.checks.lagrangian import proves_infeasible, single_row_infeasible
 from allocator.couplings import propagate
@@ -37,6 +37,8 @@ def check_cases(linear: Linear, cases: Cases, total: float, tolerance: float) ->
     waiting: list[tuple[Case, _Restriction]] = [(cases.root, _Restriction(linear.free))]
     while waiting:
         case, given = waiting.pop()
+        if not _legible(linear, case):
+            return False
         free = propagate(linear.problem, given.free, given.used)
         if free is None:
             continue
@@ -48,6 +50,16 @@ def check_cases(linear: Linear, cases: Cases, total: float, tolerance: float) ->
         elif not _nothing_better(dataclasses.replace(linear, free=free), case.values, total, tolerance, left):
             return False
     return True
+
+
+def _legible(linear: Linear, case: Case) -> bool:
+    """Whether a case speaks of rows, couplings and labels that there are, and its prices are numbers."""
+    problem = linear.problem
+    if isinstance(case, ByRow):
+        return 0 <= case.row < problem.choice_count
+    if isinstance(case, ByLabel):
+        return 0 <= case.coupling < len(problem.couplings) and 0 <= case.code < len(problem.label_codes.table)
+    return isinstance(case, Leaf) and all(isinstance(v, float | int) for v in case.values)
 
 
 def _by_row(linear: Linear, case: ByRow, given: _Restriction) -> list[tuple[Case, _Restriction]]:

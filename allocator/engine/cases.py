@@ -37,13 +37,21 @@ class _Open:
     split: tuple[ByRow | ByLabel, _Open, _Open] | None = None
 
     def written(self) -> Case:
-        """As a part of the certificate."""
-        if self.split is None:
-            return Leaf(self.found.prices if self.found is not None else ())
-        kind, first, second = self.split
-        if isinstance(kind, ByRow):
-            return ByRow(kind.row, first.written(), second.written())
-        return ByLabel(kind.coupling, kind.code, first.written(), second.written())
+        """As a part of the certificate; without recursion, for a cover may be as deep as it has cases."""
+        order: list[_Open] = [self]
+        for case in order:
+            order += case.split[1:] if case.split is not None else ()
+        done: dict[int, Case] = {}
+        for case in reversed(order):
+            if case.split is None:
+                done[id(case)] = Leaf(case.found.prices if case.found is not None else ())
+                continue
+            kind, first, second = (case.split[0], *(done[id(c)] for c in case.split[1:]))
+            if isinstance(kind, ByRow):
+                done[id(case)] = ByRow(kind.row, first, second)
+            else:
+                done[id(case)] = ByLabel(kind.coupling, kind.code, first, second)
+        return done[id(self)]
 
 
 @dataclass(eq=False)
