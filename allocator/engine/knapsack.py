@@ -79,12 +79,20 @@ def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray 
     power = LARGEST_SUM - 1 - math.frexp(largest)[1]
     scaled = np.ldexp(more, power)
     whole = np.rint(scaled)
-    kept = np.where(linear.free & (more <= reach), np.abs(column), 0.0)
-    lost = float(np.maximum.reduceat(kept, indptr[:-1]).sum()) * EPSILON  # by the differences
-    exact = lost == 0.0 or (np.array_equal(whole, scaled) and np.array_equal(more + least[group_of], column))
+    kept = linear.free & (more <= reach)
+    sizes = np.where(kept, np.abs(column), 0.0)
+    lost = float(np.maximum.reduceat(sizes, indptr[:-1]).sum()) * EPSILON  # by the differences
+    exact = lost == 0.0 or bool(((whole == scaled) & (_rounding_of(column, least[group_of]) == 0.0))[kept].all())
     margin = 0 if exact else linear.problem.group_count + math.ceil(math.ldexp(lost, power))
     capacity = _floor_scaled(rest, math.fsum([*terms, -rest]), power) - margin
     return Knapsack(linear.value, whole.astype(np.int64), indptr, free, capacity, power, margin, sign)
+
+
+def _rounding_of(a: FloatArray, b: FloatArray) -> FloatArray:
+    """(a − b) less its float, exactly (Knuth 1969: two-sum)."""
+    difference = a - b
+    back = difference - a
+    return np.asarray((a - (difference - back)) - (b + back))
 
 
 def to_integers(column: FloatArray, indptr: IntArray) -> tuple[IntArray, int]:
