@@ -141,14 +141,17 @@ def _tolerance(linear: Linear, limits: Limits, engine: str | None) -> float:
     if linear.power != 1:
         close = CLOSE * linear.power * math.fsum(np.minimum.reduceat(linear.value, start).tolist())
     else:
-        close = CLOSE * float(np.maximum.reduceat(np.abs(linear.value), start).sum())
+        close = CLOSE * float(np.maximum.reduceat(np.where(linear.free, np.abs(linear.value), 0.0), start).sum())
     if limits.gap == 0:
         return close
     rough = solve_separable(linear, tolerance=math.inf, seconds=partial(_left, limits), engine=engine)
     if not math.isfinite(rough.bound):
         return close
-    objective = linear.objective(rough.bound)
-    return max(close, linear.total(objective + limits.gap * abs(objective)) - rough.bound)
+    low, high = linear.objective(rough.bound), linear.objective(rough.total)
+    if low < 0 < high:
+        return close  # how large the optimum is cannot be told
+    wide = linear.total(low + limits.gap * min(abs(low), abs(high))) - rough.bound
+    return max(close, wide)
 
 
 def _answer(problem: Problem, found: Separated, bound: float, limits: Limits) -> Answer:

@@ -37,12 +37,12 @@ def check_cases(linear: Linear, cases: Cases, total: float, tolerance: float) ->
     waiting: list[tuple[Case, _Restriction]] = [(cases.root, _Restriction(linear.free))]
     while waiting:
         case, given = waiting.pop()
+        if not _legible(linear, case):
+            return False
         free = propagate(linear.problem, given.free, given.used)
         if free is None:
             continue
         given = dataclasses.replace(given, free=free)
-        if not _meant(linear, case):
-            return False
         if isinstance(case, ByRow):
             waiting += _by_row(linear, case, given)
         elif isinstance(case, ByLabel):
@@ -52,15 +52,15 @@ def check_cases(linear: Linear, cases: Cases, total: float, tolerance: float) ->
     return True
 
 
-def _meant(linear: Linear, case: Case) -> bool:
-    """Whether a case speaks of rows, couplings and labels that there are."""
+def _legible(linear: Linear, case: Case) -> bool:
+    """Whether a case speaks of rows, couplings and labels that there are, and its prices are numbers."""
     problem = linear.problem
     if isinstance(case, ByRow):
         return 0 <= case.row < problem.choice_count
     if isinstance(case, ByLabel):
         known = 0 <= case.coupling < len(problem.couplings) and 0 <= case.code < len(problem.label_codes.table)
         return known and isinstance(problem.couplings[case.coupling], MaxDistinct)
-    return isinstance(case, Leaf)
+    return isinstance(case, Leaf) and all(isinstance(v, float | int) for v in case.values)
 
 
 def _by_row(linear: Linear, case: ByRow, given: _Restriction) -> list[tuple[Case, _Restriction]]:

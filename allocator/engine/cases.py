@@ -37,13 +37,21 @@ class _Open:
     split: tuple[ByRow | ByLabel, _Open, _Open] | None = None
 
     def written(self) -> Case:
-        """As a part of the certificate."""
-        if self.split is None:
-            return Leaf(self.found.prices if self.found is not None else ())
-        kind, first, second = self.split
-        if isinstance(kind, ByRow):
-            return ByRow(kind.row, first.written(), second.written())
-        return ByLabel(kind.coupling, kind.code, first.written(), second.written())
+        """As a part of the certificate; without recursion, for a cover may be as deep as it has cases."""
+        order: list[_Open] = [self]
+        for case in order:
+            order += case.split[1:] if case.split is not None else ()
+        done: dict[int, Case] = {}
+        for case in reversed(order):
+            if case.split is None:
+                done[id(case)] = Leaf(case.found.prices if case.found is not None else ())
+                continue
+            kind, first, second = (case.split[0], *(done[id(c)] for c in case.split[1:]))
+            if isinstance(kind, ByRow):
+                done[id(case)] = ByRow(kind.row, first, second)
+            else:
+                done[id(case)] = ByLabel(kind.coupling, kind.code, first, second)
+        return done[id(self)]
 
 
 @dataclass(eq=False)
@@ -61,6 +69,7 @@ class Covered:
     certificate: Cases | None = None
     prices: tuple[float, ...] = ()
     cases: int = 0
+    lowest: float = math.inf  # bound of the cases that are done with
     _heap: list[tuple[float, int, _Open]] = field(default_factory=list)
 
 
@@ -86,7 +95,7 @@ def solve_cases(
             break
         if out.cases >= most_cases or left() <= 0 or out.limit is not None:
             out.limit = out.limit or ("time" if left() <= 0 else "cases")
-            out.bound = min(bound, out.total)
+            out.bound = min(bound, out.total, out.lowest)
             return out
         heapq.heappop(out._heap)
         assert case.found is not None
@@ -95,8 +104,9 @@ def solve_cases(
         case.split = (kind, first, second)
         for child in (first, second):
             _look(problem, linear, oracle, child, out)
+    out.bound = min([out.total, out.lowest, *(bound for bound, _, _ in out._heap[:1])])
     if out.limit is None:
-        out.closed, out.bound = True, out.total
+        out.closed = True
         out.certificate = Cases(root.written(), root.found.prices if root.found is not None else ())
     return out
 
@@ -112,8 +122,11 @@ def _look(problem: Problem, linear: Linear, oracle: Oracle, case: _Open, out: Co
     if found.limit is not None:
         out.limit = found.limit
     if found.rows is None:
+        out.lowest = out.lowest if found.limit is None else -math.inf
         return
     broken = _broken(problem, found.rows) is not None
+    if not broken:
+        out.lowest = min(out.lowest, found.bound)
     if not broken and found.total < out.total:
         out.rows, out.total, out.prices = found.rows, found.total, found.prices
     if broken or found.limit is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,10 @@ class Knapsack:
 
     def price(self, multiplier: float) -> float:
         """The multiplier of the stated row for one of this form's capacity."""
-        return math.ldexp(self.sign * multiplier, self.power)
+        try:
+            return math.ldexp(self.sign * multiplier, self.power)
+        except OverflowError:  # minute costs: any price is a price
+            return self.sign * sys.float_info.max
 
 
 def knapsack_of(linear: Linear) -> Knapsack:
@@ -65,7 +70,8 @@ def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray 
     indptr, group_of = linear.problem.indptr, linear.problem.group_of
     column = sign * row.column.astype(np.float64)
     least = np.minimum.reduceat(np.where(linear.free, column, np.inf), indptr[:-1])
-    rest = math.fsum([sign * limit, *(-least).tolist()])
+    terms = [sign * limit, *(-least).tolist()]
+    rest = math.fsum(terms)
     size = float(np.abs(least).sum()) + abs(limit)
     reach = max(rest, 0.0) * (1 + 1e-9) + 1e-9 * size
     more = np.where(linear.free, np.minimum(column - least[group_of], 2 * reach or 1.0), 0.0)
@@ -75,13 +81,20 @@ def _rounded(linear: Linear, row: Row, sign: int, limit: float, free: BoolArray 
     power = LARGEST_SUM - 1 - math.frexp(largest)[1]
     scaled = np.ldexp(more, power)
     whole = np.rint(scaled)
-    kept = np.where(linear.free & (more <= reach), np.abs(column), 0.0)
-    lost = float(np.maximum.reduceat(kept, indptr[:-1]).sum()) * EPSILON  # by the differences
-    exact = lost == 0.0 or (np.array_equal(whole, scaled) and np.array_equal(more + least[group_of], column))
+    kept = linear.free & (more <= reach)
+    sizes = np.where(kept, np.abs(column), 0.0)
+    lost = float(np.maximum.reduceat(sizes, indptr[:-1]).sum()) * EPSILON  # by the differences
+    exact = lost == 0.0 or bool(((whole == scaled) & (_rounding_of(column, least[group_of]) == 0.0))[kept].all())
     margin = 0 if exact else linear.problem.group_count + math.ceil(math.ldexp(lost, power))
-    return Knapsack(
-        linear.value, whole.astype(np.int64), indptr, free, _floor_scaled(rest, power) - margin, power, margin, sign
-    )
+    capacity = _floor_scaled(rest, math.fsum([*terms, -rest]), power) - margin
+    return Knapsack(linear.value, whole.astype(np.int64), indptr, free, capacity, power, margin, sign)
+
+
+def _rounding_of(a: FloatArray, b: FloatArray) -> FloatArray:
+    """(a − b) less its float, exactly (Knuth 1969: two-sum)."""
+    difference = a - b
+    back = difference - a
+    return np.asarray((a - (difference - back)) - (b + back))
 
 
 def to_integers(column: NDArray[Any], indptr: IntArray) -> tuple[IntArray, int, bool]:
@@ -97,7 +110,7 @@ def to_integers(column: NDArray[Any], indptr: IntArray) -> tuple[IntArray, int, 
     return whole.astype(np.int64), power, not np.array_equal(whole, scaled)
 
 
-def _floor_scaled(limit: float, power: int) -> int:
-    """floor(limit·2^power) in exact arithmetic."""
-    numerator, denominator = limit.as_integer_ratio()
+def _floor_scaled(limit: float, residue: float, power: int) -> int:
+    """floor((limit + residue)·2^power) in exact arithmetic."""
+    numerator, denominator = (Fraction(limit) + Fraction(residue)).as_integer_ratio()
     return (numerator << power) // denominator if power >= 0 else numerator // (denominator << -power)

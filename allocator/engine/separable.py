@@ -19,6 +19,8 @@ from allocator.evaluation import lower, upper
 from allocator.linear import Linear
 from allocator.statement import IntArray
 
+MOST_STEPS = 20
+
 
 @dataclass(frozen=True, eq=False)
 class Separated:
@@ -91,17 +93,24 @@ def _kept(linear: Linear, knapsack: Knapsack, solve: Callable[[Knapsack], Found]
     """
     if not knapsack.margin:
         found = solve(knapsack)
-        return found, found.limit
+        whole = all(r.exact for r in linear.rows)
+        for _ in range(MOST_STEPS):  # a float limit is loosened by what rounding may hide, but sums here are exact
+            if whole or found.rows is None or _keeps_rows(linear, found.rows):
+                return found, found.limit
+            used = sum(knapsack.cost[found.rows].tolist())
+            found = solve(dataclasses.replace(knapsack, capacity=used - 1))
+        return dataclasses.replace(found, rows=None), "rounding"
     found = solve(dataclasses.replace(knapsack, capacity=knapsack.capacity + 2 * knapsack.margin))
     if found.rows is None or _keeps_rows(linear, found.rows):
         return found, found.limit
     tight = solve(knapsack)
-    bound = float(linear.value[found.rows].sum()) - found.short
+    loose = float(linear.value[found.rows].sum())
     if tight.rows is None or not _keeps_rows(linear, tight.rows):
         return dataclasses.replace(found, rows=None), "rounding"
-    short = float(linear.value[tight.rows].sum()) - bound
+    worse = float(linear.value[tight.rows].sum()) - loose
     close = 4 * EPSILON * float(np.abs(linear.value[tight.rows]).sum())
-    return dataclasses.replace(tight, short=short), tight.limit or ("rounding" if short > close else None)
+    limit = tight.limit or found.limit or ("rounding" if worse > close else None)
+    return dataclasses.replace(tight, short=max(worse, 0.0) + found.short), limit
 
 
 def _keeps_rows(linear: Linear, rows: IntArray) -> bool:

@@ -92,9 +92,7 @@ def _lifted(
     """The same with all values times 2^power, which is exact."""
     larger = dataclasses.replace(knapsack, value=np.ldexp(knapsack.value, power))
     close = None if tolerance is None else math.ldexp(tolerance, power)
-    found = solve_single(
-        larger, tolerance=close, seconds=seconds, most_nodes=most_nodes, start=start, engine=engine
-    )
+    found = solve_single(larger, tolerance=close, seconds=seconds, most_nodes=most_nodes, start=start, engine=engine)
     back = -power
     return dataclasses.replace(
         found, multiplier=math.ldexp(found.multiplier, back), short=math.ldexp(found.short, back)

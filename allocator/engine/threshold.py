@@ -35,7 +35,10 @@ def solve_threshold(problem: Problem, solve: Callable[[Linear], Separated]) -> S
         below, low = found.prices, middle + 1
     if low == len(levels):
         linear = linearise(problem, cap=float(levels[-1]))
-        return solve(dataclasses.replace(linear, value=np.zeros_like(linear.value)))
+        found = solve(dataclasses.replace(linear, value=np.zeros_like(linear.value)))
+        if found.rows is None:
+            return found
+        return dataclasses.replace(found, bound=-np.inf, limit=limit, certificate=None)  # a limit hid it before
     found = solve(linearise(problem, cap=float(levels[low])))
     return dataclasses.replace(
         found,
