@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from allocator import registry
 from allocator.certificate import Multipliers
 from allocator.engine import native, running
-from allocator.engine.separable import Separated, solve_separable
+from allocator.engine.separable import Separated, closeness, solve_separable
 from allocator.errors import UnsupportedError
 from allocator.evaluation import lexicographic
 from allocator.features import LINEAR
@@ -24,7 +24,6 @@ from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 
-CLOSE = 2.5e-13  # of Σ_g max |value|: a quarter of what `optimal` leaves open
 ENGINES = ("auto", "c", "numpy")
 MIP = "ortools_mip"
 OUT_OF = {
@@ -76,7 +75,7 @@ class Exact:
         if lexicographic(problem):
             from allocator.engine.threshold import solve_threshold  # these two are loaded when they are needed
 
-            oracle = partial(self._separated, limits=limits, begin=begin, tolerance=None)
+            oracle = partial(self._separated, limits=limits, begin=begin)
             try:
                 found = solve_threshold(problem, oracle)
             except UnsupportedError:
@@ -86,7 +85,7 @@ class Exact:
             linear = linearise(problem)
         except UnsupportedError as error:
             return _handed_over(problem, limits, start, str(error))
-        found = self._separated(linear, limits=limits, begin=begin, tolerance=_tolerance(linear, limits, self._engine))
+        found = self._separated(linear, limits=limits, begin=begin)
         return self._finished(problem, found, linear.objective(found.bound), limits, start)
 
     def _finished(
@@ -106,18 +105,16 @@ class Exact:
     def _engine(self) -> str | None:
         return None if self.engine == "auto" else self.engine
 
-    def _separated(
-        self, linear: Linear, *, limits: Limits, begin: NDArray[np.int64] | None, tolerance: float | None
-    ) -> Separated:
+    def _separated(self, linear: Linear, *, limits: Limits, begin: NDArray[np.int64] | None) -> Separated:
         """Couplings, if any, by cases; everything else by the engine."""
-        close = _tolerance(linear, limits, self._engine) if tolerance is None else tolerance
+        close = _tolerance(linear, limits, self._engine) if limits.gap > 0 else None
         left = partial(_left, limits)
         oracle = partial(solve_separable, tolerance=close, seconds=left, engine=self._engine)
         if not linear.problem.couplings:
             return oracle(linear, start=begin)
         from allocator.engine.cases import solve_cases
 
-        covered = solve_cases(linear, oracle, close, left)
+        covered = solve_cases(linear, oracle, closeness(linear) if close is None else close, left)
         statistics = {"cases": covered.cases}
         return Separated(
             covered.rows,
@@ -136,14 +133,8 @@ def _left(limits: Limits) -> float:
 
 
 def _tolerance(linear: Linear, limits: Limits, engine: str | None) -> float:
-    """Gains in Σ value that may be left alone; under a p-norm T, dT/T = p·d(objective)/objective."""
-    start = linear.problem.indptr[:-1]
-    if linear.power != 1:
-        close = CLOSE * linear.power * math.fsum(np.minimum.reduceat(linear.value, start).tolist())
-    else:
-        close = CLOSE * float(np.maximum.reduceat(np.where(linear.free, np.abs(linear.value), 0.0), start).sum())
-    if limits.gap == 0:
-        return close
+    """Gains in Σ value that the gap asked for allows to leave alone."""
+    close = closeness(linear)
     rough = solve_separable(linear, tolerance=math.inf, seconds=partial(_left, limits), engine=engine)
     if not math.isfinite(rough.bound):
         return close

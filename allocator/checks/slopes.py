@@ -29,12 +29,16 @@ DOWN = 1 - 8 * EPSILON  # slopes are rounded down
 WIDE = 1 << 18  # states times choices made at once
 MANY = 256  # states from which on a table may be worth it
 SPARSE = 8  # uses per state up to which it is
+QUICK = 20  # states in a table take as long as one in a list
 
 Lists = tuple[NDArray[Any], FloatArray]
 
 
 def exhaust_one(survivors: Survivors, most_states: int) -> Listing:
-    """Look at every combination of the survivors that may be better and keep the one line, an upper limit."""
+    """Look at every combination of the survivors that may be better and keep the one line, an upper limit.
+
+    most_states: in lists; states in a table count a twentieth.
+    """
     survivors = dataclasses.replace(survivors, lines=(survivors.lines[0].in_units(),))
     order, up, down = _slopes(survivors)
     chosen = survivors.in_order(order)
@@ -48,12 +52,14 @@ def exhaust_one(survivors: Survivors, most_states: int) -> Listing:
     lists: Lists = (np.array([-line.hi]), np.zeros(1))
     lists = _promising(*lists, spare[0], excess[0], target)
     states = 1
+    work = 0.0
     for g in range(len(order)):
         if not len(lists[0]):
             break
         part = slice(ends[g], ends[g + 1])
         uses, values = line.steps[part], chosen.steps[part]
-        if line.exact and _crowded(lists[0], uses):
+        tabled = line.exact and _crowded(lists[0], uses)
+        if tabled:
             lists = _promising(*_by_table(lists, uses, values), spare[g + 1], excess[g + 1], target)
         else:
             lists = _extended(lists, uses, values, spare[g + 1], excess[g + 1], target)
@@ -62,7 +68,8 @@ def exhaust_one(survivors: Survivors, most_states: int) -> Listing:
             lists = _in_order(*lists)
         lists = _undominated(*lists)
         states += len(lists[0])
-        if states > most_states or len(lists[0]) > MOST_LISTED:
+        work += len(lists[0]) / QUICK if tabled else len(lists[0])
+        if work > most_states or len(lists[0]) > MOST_LISTED:
             return Listing(False, states)
     best = float(lists[1].min(initial=np.inf))
     return Listing(True, states, best if best < chosen.below + chosen.blur else None)

@@ -19,6 +19,7 @@ from allocator.evaluation import lower, upper
 from allocator.linear import Linear
 from allocator.statement import IntArray
 
+CLOSE = 2.5e-13  # of Σ_g max |value|
 MOST_STEPS = 20
 
 
@@ -47,7 +48,7 @@ class Separated:
 def solve_separable(
     linear: Linear,
     *,
-    tolerance: float,
+    tolerance: float | None,
     seconds: Callable[[], float],
     start: IntArray | None = None,
     engine: str | None = None,
@@ -56,7 +57,7 @@ def solve_separable(
 
     Args:
         linear: the separable view.
-        tolerance: gains in Σ value up to it may be left alone.
+        tolerance: gains in Σ value up to it may be left alone; None for `closeness`.
         seconds: time left.
         start: rows [G] to begin from.
         engine: "c" or "numpy"; None takes C where it is there.
@@ -66,7 +67,9 @@ def solve_separable(
     if not _every_group_is_free(linear):
         return Separated(None, math.inf, math.inf, True, (0.0,) * count, None, None)
     if len(sides) > 1 or any(r.hi is not None and r.lo is not None for r in sides):
-        return _several(linear, tolerance, seconds(), start)
+        return _several(linear, closeness(linear) if tolerance is None else tolerance, seconds(), start)
+    if tolerance is None and linear.power != 1:
+        tolerance = closeness(linear)
     knapsack = knapsack_of(linear)
     found, limit = _kept(
         linear, knapsack, partial(solve_single, tolerance=tolerance, seconds=seconds(), start=start, engine=engine)
@@ -83,6 +86,14 @@ def solve_separable(
     total = math.fsum(linear.value[found.rows].tolist())
     certificate = Core(tuple(prices))
     return Separated(found.rows, total, total - found.short, False, tuple(prices), certificate, limit, found.statistics)
+
+
+def closeness(linear: Linear) -> float:
+    """A quarter of what `optimal` leaves open, in Σ value; under a p-norm T, dT/T = p·d(objective)/objective."""
+    start = linear.problem.indptr[:-1]
+    if linear.power != 1:
+        return CLOSE * linear.power * math.fsum(np.minimum.reduceat(linear.value, start).tolist())
+    return CLOSE * float(np.maximum.reduceat(np.where(linear.free, np.abs(linear.value), 0.0), start).sum())
 
 
 def _kept(linear: Linear, knapsack: Knapsack, solve: Callable[[Knapsack], Found]) -> tuple[Found, str | None]:

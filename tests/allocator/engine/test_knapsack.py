@@ -119,12 +119,16 @@ def test_a_column_in_integers():
     rng = np.random.default_rng(0)
     for scale in (1e-300, 1e-12, 1.0, 1e12, 1e290):
         column, indptr = rng.normal(size=12) * scale, np.array([0, 3, 7, 12])
-        whole, power = to_integers(column, indptr)
+        whole, power, rounded = to_integers(column, indptr)
+        assert rounded == any(
+            Fraction(x) * Fraction(2) ** power != i for x, i in zip(column.tolist(), whole.tolist(), strict=True)
+        )
         assert sum(np.maximum.reduceat(np.abs(whole), indptr[:-1]).tolist()) < 2**61
         for x, i in zip(column.tolist(), whole.tolist(), strict=True):
             assert abs(Fraction(x) * Fraction(2) ** power - i) <= Fraction(1, 2)
-    whole, power = to_integers(np.zeros(12), indptr)
+    whole, power, rounded = to_integers(np.zeros(12), indptr)
     assert not whole.any()
+    assert not rounded
 
 
 def test_the_sign_of_a_price():
