@@ -20,7 +20,6 @@ from allocator.evaluation import lower, upper
 from allocator.linear import Linear
 from allocator.statement import IntArray
 
-
 MOST_STEPS = 20
 
 

@@ -1,8 +1,8 @@
 """Random knapsacks that are drawn to hurt, and two dumb ways to solve them: everything, and one slot per unit.
 
-    knapsack = random_knapsack(np.random.default_rng(7))
-    best = by_enumeration(knapsack)         # None where nothing keeps the capacity
-    best = by_capacity(knapsack)            # the same, for small whole costs
+knapsack = random_knapsack(np.random.default_rng(7))
+best = by_enumeration(knapsack)         # None where nothing keeps the capacity
+best = by_capacity(knapsack)            # the same, for small whole costs
 """
 
 from __future__ import annotations

@@ -53,9 +53,7 @@ def test_any_price_will_do(sizes):
     for seed, knapsack, core, relaxed, best in instances(times(40), "normal"):
         multiplier = relaxed.multiplier * 2 + 0.01
         price = core.value + multiplier * core.cost
-        base = np.array(
-            [s + int(price[s:e].argmin()) for s, e in zip(core.start[:-1], core.start[1:], strict=True)]
-        )
+        base = np.array([s + int(price[s:e].argmin()) for s, e in zip(core.start[:-1], core.start[1:], strict=True)])
         slack = knapsack.capacity - int(core.cost[base].sum())
         if slack < 0:
             continue
@@ -86,9 +84,7 @@ def test_bounds_under_limits_hold(sizes):
 
 def test_steps_of_whole_values_end_the_search():
     """All values are multiples of 3: a gap below 3 is no gap."""
-    core = Core(
-        np.arange(0, 61, 3), np.tile([0.0, -3.0, -9.0], 20), np.tile([0, 2, 5], 20)
-    )
+    core = Core(np.arange(0, 61, 3), np.tile([0.0, -3.0, -9.0], 20), np.tile([0, 2, 5], 20))
     listed = list_program(core, relax(core, 49), Limits(1e-12), 0.0)
     assert core.value[listed.items].sum() == -87
     assert listed.limit is None
