@@ -91,7 +91,9 @@ def _lifted(
 ) -> Found:
     """The same with all values times 2^power, which is exact."""
     larger = dataclasses.replace(knapsack, value=np.ldexp(knapsack.value, power))
-    close = None if tolerance is None else math.ldexp(tolerance, power)
+    close = tolerance
+    if tolerance is not None:  # beyond the sum of all values it is as good as infinite
+        close = math.ldexp(tolerance, power) if tolerance < 1e20 * MINUTE else math.inf
     found = solve_single(larger, tolerance=close, seconds=seconds, most_nodes=most_nodes, start=start, engine=engine)
     back = -power
     return dataclasses.replace(

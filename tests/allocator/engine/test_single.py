@@ -199,6 +199,7 @@ def test_minute_values_keep_their_bounds(engine):
         assert scaled.rows.tolist() == found.rows.tolist()
         assert scaled.short == found.short * 2.0**-1000
         assert scaled.multiplier == found.multiplier * 2.0**-1000
+    assert solve_single(tiny, tolerance=1.0).short < 2.0**-990
 
 
 def test_twice_the_same(engine):
