@@ -29,7 +29,7 @@ Move = tuple[float, int, int]  # − ratio, group, row to go to
 class GreedyRatio:
     """Starts from the cheapest choices and repeatedly takes the one upgrade of most loss saved per cost that fits.
 
-    The search of exllamav3's `optimize.py`: from where a group stands every better choice is a candidate, so that
+    The search of exllamav3's `optimize_model.py`: from where a group stands every better choice is a candidate, so that
     a group may be upgraded again and again, and choices inside the convex hull count. `greedy` differs: it walks
     the hulls only, along one order fixed beforehand, and a group whose next hull step does not fit stands still;
     here it may take a smaller step. Repaired first where the cheapest choices do not keep several rows.

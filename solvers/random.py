@@ -33,7 +33,14 @@ class Random:
     samples: int = 16
 
     name: ClassVar[str] = "random"
-    features: ClassVar[frozenset[str]] = LINEAR | {"loss_budgets", "pnorm_loss", "max_loss", "pairs", "basis"}
+    features: ClassVar[frozenset[str]] = LINEAR | {
+        "loss_budgets",
+        "pnorm_loss",
+        "max_loss",
+        "max_resource",
+        "pairs",
+        "basis",
+    }
     exactness: ClassVar[Exactness] = Exactness.HEURISTIC
     stats: ClassVar[tuple[str, ...]] = ()
     isolate: ClassVar[bool] = False
@@ -45,8 +52,9 @@ class Random:
 
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
         """Draw, repair, keep the best."""
-        cap = np.inf if lexicographic(problem) else None
-        linear = linearise(problem, cap=cap, with_interactions=True)
+        plain = problem.replace(minimize={"loss": 1.0})  # only the rows matter, and those of any objective are sums
+        cap = np.inf if lexicographic(plain) else None
+        linear = linearise(plain, cap=cap, with_interactions=True)
         axis = Axis.of(linear)
         if axis is None:
             return Answer()

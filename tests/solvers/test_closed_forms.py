@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections import Counter
 from itertools import pairwise
@@ -18,7 +19,6 @@ from allocator.errors import UnsupportedError, UsageError
 from allocator.linear import linearise
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
-from allocator.statement import Loss
 from allocator.testing.claims import false_claims
 from allocator.testing.depth import times
 from allocator.testing.random_problems import LINEAR, random_rows
@@ -65,6 +65,7 @@ def taken_costs(problem: Problem, solver: str, **options: Any) -> list[float]:
 @pytest.mark.parametrize("parts", [ONE, SEVERAL], ids=["one budget", "several"])
 def test_truthful_on_random_problems(parts: frozenset[str]) -> None:
     seen: Counter[tuple[str, str]] = Counter()
+    refusals: set[str] = set()
     for seed in range(times(200)):
         rows = with_stats(random_rows(seed, parts), seed)
         reference, problem = Reference(rows), Problem.from_rows(rows)
@@ -74,12 +75,13 @@ def test_truthful_on_random_problems(parts: frozenset[str]) -> None:
                 try:
                     solution = allocator.solve(problem, solver=name, polish=seed % 3 == 0)
                 except UnsupportedError as error:
-                    assert "does not take" in str(error), (seed, name)
+                    refusals.add(re.sub(r"'.*?'", "", str(error))[:21])
                     continue
             assert not false_claims(reference, solution), (seed, name)
             found = solution.allocation is not None
             seen[name, "found" if found else "missed" if reference.best is not None else "infeasible"] += 1
             assert found or parts is SEVERAL or reference.best is None, (seed, name)
+    assert refusals <= {"solver  does not take"}, refusals
     for name in NAMES:
         assert seen[name, "found"] > 75, seen
         assert seen[name, "infeasible"] > 10, seen
@@ -222,7 +224,7 @@ def test_water_filling_reads_the_stats() -> None:
 
 
 def test_water_filling_of_curves_that_end_at_nothing() -> None:
-    """One loss above 0 and then 0, losses below 0, losses that are all 0: no warning, and the larger loss goes first."""
+    """One loss above 0 and then 0, losses below 0, all of them 0: no warning, the larger loss first."""
     groups = [([1, 4], [2.0, 0.0]), ([1, 4], [3.0, 0.0]), ([1, 4], [0.0, 0.0]), ([1, 4], [-5.0, -6.0])]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -241,7 +243,7 @@ def test_entropic_is_the_softmax() -> None:
     rng = np.random.default_rng(3)
     for _ in range(times(10)):
         importance = rng.random(4)
-        costs = list(range(0, 1001))
+        costs = list(range(1001))
         groups = [(costs, [1.0 - c / 1000 for c in costs])] * 4
         softmax = np.exp(-importance / 0.7) / np.exp(-importance / 0.7).sum()
         sparsity = 4 * 0.3 * softmax
@@ -284,93 +286,6 @@ def test_inverse_rank_is_the_formula() -> None:
         for _ in range(20):
             other = expected * rng.uniform(0.5, 2, 4)
             assert float((rank / (other * total / (other @ one))).sum()) >= best * (1 - 1e-12)
-
-
-# -- cuts -------------------------------------------------------------------------------------------------------------
-
-
-def naive_cut(groups: list[tuple[list[int], list[float]]], scores: list[list[float]], budget: float) -> list[int]:
-    """For every level in turn: the cheapest choice within it, of equally cheap ones that of least loss."""
-    for level in sorted({s for group in scores for s in group}):
-        rows = []
-        for (costs, losses), score in zip(groups, scores, strict=True):
-            within = [k for k in range(len(costs)) if score[k] <= level]
-            rows.append(min(within, key=lambda k: (costs[k], losses[k]), default=None))
-        if None not in rows and sum(g[0][k] for g, k in zip(groups, rows, strict=True)) <= budget:
-            return rows
-    raise AssertionError("nothing fits")
-
-
-def ragged(rng: np.random.Generator) -> tuple[list[tuple[list[int], list[float]]], float]:
-    groups = []
-    for _ in range(int(rng.integers(2, 7))):
-        n = int(rng.integers(1, 7))
-        groups.append((rng.integers(1, 30, n).tolist(), rng.integers(0, 40, n).astype(float).tolist()))
-    low = sum(min(c) for c, _ in groups)
-    return groups, low + float(rng.integers(0, 60))
-
-
-def test_desired_error_is_the_least_relative_error() -> None:
-    rng = np.random.default_rng(6)
-    for i in range(times(150)):
-        groups, budget = ragged(rng)
-        norm = rng.uniform(0.5, 3.0, len(groups))
-        stats = {"norm": norm} if i % 2 else {}
-        sizes = norm if i % 2 else [max(v) or 1.0 for _, v in groups]
-        relative = [[v / s for v in losses] for (_, losses), s in zip(groups, sizes, strict=True)]
-        solution = allocator.solve(from_groups(groups, budget, **stats), solver="desired_error")
-        assert solution.allocation is not None
-        assert solution.allocation.choice.tolist() == naive_cut(groups, relative, budget)
-
-
-def test_desired_error_equalises() -> None:
-    """Errors 2^(−c/s) in fine steps: all relative errors come out equal but for a step."""
-    speeds = [3.0, 7.0, 12.0]
-    costs = list(range(0, 400))
-    groups = [(costs, [10.0**i * 2 ** (-c / (10 * s)) for c in costs]) for i, s in enumerate(speeds)]
-    problem = from_groups(groups, 600)
-    solution = allocator.solve(problem, solver="desired_error")
-    assert solution.allocation is not None
-    errors = problem.unary[solution.allocation.rows()] / np.array([1.0, 10.0, 100.0])
-    assert errors.max() / errors.min() < 2 ** (1 / 30) + 1e-9
-    assert solution.run["statistics"]["relative_error"] == pytest.approx(errors.max())
-
-
-def test_threshold_by_level() -> None:
-    rng = np.random.default_rng(7)
-    for _ in range(times(150)):
-        groups, budget = ragged(rng)
-        solution = allocator.solve(from_groups(groups, budget), solver="threshold", by="level")
-        assert solution.allocation is not None
-        assert solution.allocation.choice.tolist() == naive_cut(groups, [v for _, v in groups], budget)
-
-
-def test_threshold_drops_components_in_the_order_of_one_score_map() -> None:
-    """Nested components: sort all of them, drop the least until the budget holds; both forms agree with it."""
-    rng = np.random.default_rng(8)
-    for _ in range(times(60)):
-        parts = [np.sort(rng.permutation(1000)[: int(rng.integers(1, 8))] + 1.0 + g / 10) for g in range(4)]
-        price = rng.integers(1, 9, 4).tolist()
-        kept = [len(p) for p in parts]
-        budget = int(rng.integers(0, sum(p * k for p, k in zip(price, kept, strict=True)) + 1))
-        for _, g in sorted((score, g) for g, p in enumerate(parts) for score in p.tolist()):
-            if sum(p * k for p, k in zip(price, kept, strict=True)) > budget:
-                kept[g] -= 1
-        costs = [[w * k for k in range(len(p) + 1)] for w, p in zip(price, parts, strict=True)]
-        losses = [[float(p[: len(p) - k].sum()) for k in range(len(p) + 1)] for p in parts]
-        dropped = [[float(p[len(p) - k - 1]) if k < len(p) else 0.0 for k in range(len(p) + 1)] for p in parts]
-        indptr = np.cumsum([0, *map(len, costs)])
-        problem = Problem.from_arrays(
-            {"loss_added": np.concatenate(losses), "largest": np.concatenate(dropped)},
-            np.concatenate(costs),
-            indptr=indptr,
-            budgets={"cost": budget},
-            loss=Loss({"loss_added": 1.0}),
-        )
-        for options in ({"by": "step"}, {"by": "level", "score": "largest"}):
-            solution = allocator.solve(problem, solver="threshold", **options)
-            assert solution.allocation is not None
-            assert solution.allocation.choice.tolist() == kept
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
