@@ -283,6 +283,18 @@ def test_greedy_ratio_keeps_every_row_and_the_clock() -> None:
     assert problem.evaluate(answer.choice).feasible
 
 
+def test_greedy_ratio_keeps_a_lower_limit() -> None:
+    """Each upgrade takes 2 off the use of the second row, and 3 is all that may go."""
+    costs = {"bytes": np.array([[1, 2]] * 4), "ms": np.array([[5, 3]] * 4)}
+    scores = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 0.0], [1.5, 0.0]])
+    problem = Problem.from_arrays(scores, costs, budgets={"bytes": 8})
+    least = (*problem.budgets, Budget(resource="ms", min=17))
+    solution = allocator.solve(problem.replace(budgets=least), solver="greedy_ratio")
+    assert dict(solution.choices) == {"g0": "c0", "g1": "c1", "g2": "c0", "g3": "c0"}
+    assert solution.run["statistics"] == {"upgrades": 1, "repaired": 0}
+    assert chosen(problem, "greedy_ratio") == [1, 1, 1, 1]
+
+
 # -- random -----------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +312,15 @@ def test_random_follows_the_seed_and_more_samples_are_no_worse() -> None:
     assert sum(many) < sum(few)
     best = allocator.solve(problem, solver="exact").objective or 0.0
     assert min(many) > best
+
+
+def test_random_repairs_without_looking_at_the_loss() -> None:
+    """Half of the groups may stay dear; how much each of them loses by being cheap makes no difference."""
+    losses = np.stack([np.repeat([1.0, 1000.0], 200), np.zeros(400)], axis=1)
+    problem = Problem.from_arrays(losses, np.tile([1, 2], (400, 1)), budgets={"cost": 500})
+    dear = np.array(chosen(problem, "random", samples=1))
+    assert dear.sum() == 100
+    assert 30 < dear[:200].sum() < 70
 
 
 def test_random_draws_all_choices_alike() -> None:

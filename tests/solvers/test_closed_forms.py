@@ -137,6 +137,17 @@ def test_declared(name: str) -> None:
         allocator.solve(grid(0).replace(minimize={"cost": 1.0}, budgets=()), solver=name)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_integers_beyond_floats_decide(name: str) -> None:
+    """Three costs of 2^53 + 3 add up to the limit exactly, and to more than it in floats."""
+    size = 2**53 + 3
+    numbers = {"importance": np.ones(3), "effective_rank": np.ones(3), "rank_cost": np.ones(3)}
+    tight = Problem.from_arrays(np.ones((3, 1)), np.full((3, 1), size), budgets={"cost": 3 * size}, stats=numbers)
+    assert sum([float(size)] * 3) > float(3 * size)
+    assert allocator.solve(tight, solver=name).allocation is not None
+    assert allocator.solve(tight.with_budget("cost", max=3 * size - 1), solver=name).allocation is None
+
+
 def test_dominated_choices_and_no_budget() -> None:
     """Without a budget all take the best loss, and never a dearer choice that is no better."""
     problem = from_groups([([1, 5, 9], [3.0, 1.0, 1.0]), ([2, 2, 4], [5.0, 4.0, 6.0])], 100, **STATS_OF_TWO)
@@ -211,6 +222,18 @@ def test_water_filling_rounds_the_clipped_optimum() -> None:
             assert taken_costs(from_groups(groups, budget), "water_filling") == rounded
             plain += 1
     assert plain > 20
+
+
+def test_curves_are_fitted_by_weighted_regression() -> None:
+    """numpy's polynomial fit of ln loss with weights √loss on the squares; dominated choices are left out."""
+    rng = np.random.default_rng(9)
+    for _ in range(times(20)):
+        costs = np.sort(rng.choice(100, 6, replace=False))
+        losses = -np.sort(-rng.lognormal(0, 2, 6))
+        line = np.polyfit(costs, np.log(losses), 1, w=losses**0.25)
+        worse = ([*costs.tolist(), int(costs[3]) + 1], [*losses.tolist(), float(losses[3]) * 1.5])
+        log_a, b = fitted(Axis.of(linearise(from_groups([worse], 1e6))) or pytest.fail("no axis"))
+        assert (float(log_a[0]), float(-b[0])) == pytest.approx((line[1], line[0]), rel=1e-6)
 
 
 def test_water_filling_reads_the_stats() -> None:

@@ -106,3 +106,13 @@ def test_threshold_drops_components_in_the_order_of_one_score_map() -> None:
             solution = allocator.solve(problem, solver="threshold", **options)
             assert solution.allocation is not None
             assert solution.allocation.choice.tolist() == kept
+
+
+def test_threshold_does_not_pass_a_large_step_for_a_small_one() -> None:
+    """The way down is 9 and then 1: nobody gets to the second step before the first is within the threshold."""
+    groups: Groups = [([0, 1, 2], [10.0, 9.0, 0.0]), ([0, 1, 2], [8.0, 3.0, 0.0])]
+    wanted = {4: [2, 2], 3: [2, 1], 2: [2, 0], 1: [0, 0], 0: [0, 0]}
+    for budget, places in wanted.items():
+        solution = allocator.solve(from_groups(groups, budget), solver="threshold")
+        assert solution.allocation is not None
+        assert solution.allocation.choice.tolist() == places
