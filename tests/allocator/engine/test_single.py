@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from allocator.engine import _native
 from allocator.engine.knapsack import Knapsack
 from allocator.engine.single import INT64, solve_single
 from allocator.testing.depth import DEPTH, times
@@ -27,7 +28,7 @@ def total(knapsack, found):
 
 
 def test_small_ones_against_a_look_at_everything(engine):
-    for seed in range(times(1000)):
+    for seed in range(times(700)):
         knapsack = random_knapsack(np.random.default_rng(seed))
         found = solve_single(knapsack)
         assert found.statistics["engine"] == engine
@@ -54,7 +55,10 @@ def test_middling_ones_against_a_slot_per_unit(engine):
 
 
 @pytest.mark.parametrize("costs", ["spread", "far", "huge", "top", "steps", "offset"])
-def test_the_engines_agree(costs):
+def test_the_engines_agree(costs, monkeypatch):
+    if _native is None:
+        pytest.skip("the extension was not built")  # test_native.py fails where it has to be
+    monkeypatch.delenv("ALLOCATOR_ENGINE", raising=False)
     for seed in range(times(8)):
         knapsack = random_knapsack(np.random.default_rng(seed), most_groups=60, most_choices=6, costs=costs)
         c, numpy = (solve_single(knapsack, engine=e, seconds=20) for e in ("c", "numpy"))
