@@ -49,7 +49,7 @@ def one_budget(seed, parts=PARTS):
 )
 def test_random_problems_under_one_budget(engine, parts):
     seen = Counter()
-    for seed in range(times(200)):
+    for seed in range(times(150)):
         rows = one_budget(seed, parts)
         reference, problem = Reference(rows), Problem.from_rows(rows)
         with warnings.catch_warnings():
@@ -69,9 +69,9 @@ def test_random_problems_under_one_budget(engine, parts):
         assert solution.objective <= best.objective + slip, seed
         if solution.claimed_bound is not None:
             assert solution.claimed_bound <= best.objective + slip, seed
-    assert seen["optimal"] > times(80), seen
-    assert seen["infeasible"] > times(15), seen
-    assert seen["unsupported"] < times(20), seen
+    assert seen["optimal"] > times(60), seen
+    assert seen["infeasible"] > times(10), seen
+    assert seen["unsupported"] < times(15), seen
 
 
 def knapsack(seed, groups=40, choices=5, shift=0.0, tightness=0.4):
