@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -67,6 +68,8 @@ class Exact:
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r}: give {', '.join(ENGINES)}")
         if self.engine == "c" and native() is None:
+            if os.environ.get("ALLOCATOR_ENGINE") == "numpy":
+                raise ValueError("engine='c': ALLOCATOR_ENGINE=numpy turns it off; unset it, or use 'numpy'")
             raise ValueError("engine='c': the extension was not built; install with a C compiler, or use 'numpy'")
 
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:

@@ -51,7 +51,7 @@ def kept(reference, problem, free, used):
 
 def test_never_excludes_what_an_allocation_takes():
     excluded = closed = 0
-    for seed, reference, problem, free, used in coupled(times(600)):
+    for seed, reference, problem, free, used in coupled(times(400)):
         given = free.copy()
         left = propagate(problem, free, used)
         assert np.array_equal(free, given)
@@ -66,8 +66,8 @@ def test_never_excludes_what_an_allocation_takes():
         again = propagate(problem, left, used)
         assert again is not None
         assert np.array_equal(again, left), seed
-    assert excluded > times(100)
-    assert closed > times(50)
+    assert excluded > times(60)
+    assert closed > times(30)
 
 
 def test_what_is_left_of_one_choice_per_group_is_kept():

@@ -27,9 +27,10 @@ PARTS = LINEAR | COUPLED | {"max_loss", "pnorm_loss", "loss_budgets", "max_resou
 
 
 @pytest.fixture(params=["c", "numpy"])
-def engine(request):
+def engine(request, monkeypatch):
     if request.param == "c" and _native is None:
         pytest.skip("the extension was not built")  # tests/allocator/engine/test_native.py fails where it has to be
+    monkeypatch.setenv("ALLOCATOR_ENGINE", request.param)  # whatever it says outside
     return request.param
 
 
@@ -46,10 +47,9 @@ def one_budget(seed, parts=PARTS):
 @pytest.mark.parametrize(
     "parts", [PARTS, LINEAR - {"several_budgets"}, LINEAR | COUPLED], ids=["all", "linear", "coupled"]
 )
-def test_random_problems_under_one_budget(engine, parts, monkeypatch):
-    monkeypatch.setenv("ALLOCATOR_ENGINE", engine)
+def test_random_problems_under_one_budget(engine, parts):
     seen = Counter()
-    for seed in range(times(250)):
+    for seed in range(times(150)):
         rows = one_budget(seed, parts)
         reference, problem = Reference(rows), Problem.from_rows(rows)
         with warnings.catch_warnings():
@@ -69,9 +69,9 @@ def test_random_problems_under_one_budget(engine, parts, monkeypatch):
         assert solution.objective <= best.objective + slip, seed
         if solution.claimed_bound is not None:
             assert solution.claimed_bound <= best.objective + slip, seed
-    assert seen["optimal"] > times(100), seen
-    assert seen["infeasible"] > times(15), seen
-    assert seen["unsupported"] < times(25), seen
+    assert seen["optimal"] > times(60), seen
+    assert seen["infeasible"] > times(10), seen
+    assert seen["unsupported"] < times(15), seen
 
 
 def knapsack(seed, groups=40, choices=5, shift=0.0, tightness=0.4):
@@ -92,7 +92,8 @@ def test_one_budget_is_proved_by_its_core(engine):
     assert solution.multipliers[0] > 0
 
 
-def test_the_engines_give_the_same_allocation():
+def test_the_engines_give_the_same_allocation(monkeypatch):
+    monkeypatch.delenv("ALLOCATOR_ENGINE", raising=False)
     if _native is None:
         pytest.skip("the extension was not built")
     for seed in range(times(10)):
@@ -128,6 +129,7 @@ def test_an_unknown_engine_is_refused_with_what_there_is():
 
 
 def test_c_without_the_extension_is_refused(monkeypatch):
+    monkeypatch.delenv("ALLOCATOR_ENGINE", raising=False)
     monkeypatch.setattr("allocator.engine._native", None)
     with pytest.raises(UsageError, match="the extension was not built; install with a C compiler, or use 'numpy'"):
         allocator.solve(knapsack(0), solver="exact", engine="c")
@@ -139,6 +141,8 @@ def test_c_without_the_extension_is_refused(monkeypatch):
 def test_the_environment_turns_c_off(monkeypatch):
     monkeypatch.setenv("ALLOCATOR_ENGINE", "numpy")
     assert allocator.solve(knapsack(0), solver="exact").run["statistics"]["engine"] == "numpy"
+    with pytest.raises(UsageError, match="ALLOCATOR_ENGINE=numpy turns it off; unset it"):
+        allocator.solve(knapsack(0), solver="exact", engine="c")
 
 
 def test_the_solver_is_its_options():

@@ -77,7 +77,7 @@ def random_case(rng, linear, depth=0):
 def test_no_tree_proves_what_is_false():
     """A total above the optimum by more than the tolerance, or infeasibility where something is feasible."""
     tried = proved = 0
-    for seed, linear, best, close in coupled(times(250), most=60):
+    for seed, linear, best, close in coupled(times(160), most=60):
         if best is None:
             continue
         rng = Random(seed)
@@ -87,8 +87,8 @@ def test_no_tree_proves_what_is_false():
             assert not check_cases(linear, cases, math.inf, close), (seed, cases)
             assert not check_cases(linear, cases, best + 4 * close + 1e-9 * abs(best) + 1e-300, close), (seed, cases)
             proved += check_cases(linear, cases, best, close)
-    assert tried > times(300)
-    assert proved > times(100)
+    assert tried > times(250)
+    assert proved > times(60)
 
 
 def two_groups(couplings):

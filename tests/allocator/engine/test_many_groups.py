@@ -105,11 +105,12 @@ def direct(monkeypatch):
     return solve
 
 
-@pytest.mark.parametrize("at", [0.4, "one short", "least", 0.001])
-@pytest.mark.parametrize("kind", KINDS)
+EVERYWHERE = [(kind, at) for kind in KINDS for at in (0.4, "one short")]
+AT_THE_ENDS = [(kind, at) for kind in (far_sizes, ties, far_from_zero) for at in ("least", "most", 0.001)]
+
+
+@pytest.mark.parametrize(("kind", "at"), EVERYWHERE + AT_THE_ENDS)
 def test_as_without_the_bracket(engine, direct, kind, at):
-    if at not in (0.4, "one short") and kind not in (far_sizes, ties, far_from_zero) and DEPTH == 1:
-        at = 0.97
     indptr, cost, value = kind(np.random.default_rng(1))
     knapsack = Knapsack(value, cost, indptr, None, capacity_of(indptr, cost, value, at))
     reference = direct(knapsack)
