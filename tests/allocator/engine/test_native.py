@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from allocator import engine
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.skipif(
@@ -23,3 +27,10 @@ def test_the_environment_can_ask_for_numpy(monkeypatch):
     assert engine.native() is None
     monkeypatch.setenv("ALLOCATOR_ENGINE", "anything else")
     assert engine.native() is engine._native
+
+
+def test_every_source_file_is_compiled():
+    (extension,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    folder = ROOT / "allocator/engine/src"
+    assert {ROOT / name for name in extension["sources"]} == set(folder.glob("*.c"))
+    assert {ROOT / name for name in extension["depends"]} == set(folder.glob("*.h"))
