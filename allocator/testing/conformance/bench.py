@@ -63,7 +63,7 @@ class Bench:
     """Subclass `SolverConformance`, and give it the fixture `solver`; the rest may stay as it is.
 
     exempt: {test name: reason} for tests that this backend is let off; each is reported as a warning.
-    problems: random problems asked, times ALLOCATOR_TEST_DEPTH.
+    problems: random problems asked, times ALLOCATOR_TEST_DEPTH; other tests ask a share of that.
     """
 
     exempt: ClassVar[Mapping[str, str]] = {}
@@ -115,6 +115,10 @@ class Bench:
 
     # -- problems -----------------------------------------------------------------------------------------------------
 
+    def share(self, parts: int) -> int:
+        """One part in so many of `problems`, times ALLOCATOR_TEST_DEPTH."""
+        return times(max(self.problems // parts, 1))
+
     def cases(self, backend: Solver, count: int, parts: frozenset[str] = PARTS) -> Iterator[Case]:
         """Random problems that the backend takes: half with all that it declares, half of sums under budgets only."""
         allowed = self.parts(backend) & parts
@@ -154,7 +158,7 @@ class Bench:
         """What the backend says to the random problems; it is asked once for all tests."""
         key = (type(self), repr(backend))
         if key not in _asked:
-            _asked[key] = [self.ask(backend, case) for case in self.cases(backend, times(self.problems))]
+            _asked[key] = [self.ask(backend, case) for case in self.cases(backend, self.share(1))]
         return _asked[key]
 
 

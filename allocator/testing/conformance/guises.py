@@ -10,10 +10,9 @@ from allocator.protocols import Exactness, Solver
 from allocator.testing import transformations as t
 from allocator.testing.claims import false_claims, tolerance
 from allocator.testing.conformance.bench import Asked, Bench, Case, declined, no_failures
-from allocator.testing.depth import times
 from allocator.testing.random_problems import DETAILS, MASKS, PARTS
 
-GUISES = 30  # problems for each transformation
+SHARE = 5  # one problem in so many, for each transformation
 PLAIN = MASKS | DETAILS - {"negative_weights"}
 
 
@@ -51,7 +50,7 @@ class Guises(Bench):
         self, backend: Solver, transform: Callable[[Any, Random], t.Transformed], parts: frozenset[str] = PARTS
     ) -> None:
         faults, count = [], 0
-        for case in self.cases(backend, times(GUISES), parts):
+        for case in self.cases(backend, self.share(SHARE), parts):
             made = transform(case.rows, Random(count))
             count += 1
             other = Case.of(case.label + ", transformed", self.prepared(made.rows))

@@ -17,11 +17,10 @@ from allocator.protocols import Exactness, Solver
 from allocator.solution import Solution
 from allocator.testing.claims import false_claims, tolerance
 from allocator.testing.conformance.bench import Asked, Bench, Case, declined, no_failures
-from allocator.testing.depth import times
 
 LIMIT = 0.2
 AT_MOST = 1.0
-FEW = 25
+SHARE = 6
 GAP = 0.3
 
 
@@ -51,10 +50,10 @@ class LimitsKept(Bench):
     def test_a_gap_is_kept(self, backend: Solver) -> None:
         """An exact backend may stop at gap·|objective| above the optimum; claims stay true for all."""
         faults = []
-        for case in self.cases(backend, times(FEW)):
+        for case in self.cases(backend, self.share(SHARE)):
             asked = self.ask(backend, case, gap=GAP)
             faults += [f"{case.label}: {fault}" for fault in self._within(asked, backend)]
-        no_failures(faults, times(FEW))
+        no_failures(faults, self.share(SHARE))
 
     def test_seed_and_threads_are_taken(self, backend: Solver) -> None:
         """Any seed; one thread; more of them too, or a refusal that names them."""
@@ -69,15 +68,15 @@ class LimitsKept(Bench):
     def test_reports_are_feasible_and_never_better_than_the_answer(self, backend: Solver) -> None:
         """`report` is called with allocations [G] of the stated problem; the best of them is not lost."""
         faults = []
-        for case in self.cases(backend, times(FEW)):
+        for case in self.cases(backend, self.share(SHARE)):
             faults += [f"{case.label}: {fault}" for fault in _reports(backend, case)]
-        no_failures(faults, times(FEW))
+        no_failures(faults, self.share(SHARE))
 
     def test_a_start_is_taken(self, backend: Solver) -> None:
         """Feasible, infeasible or the optimum itself: a start does no harm."""
         faults = []
         exact = backend.exactness is Exactness.EXACT
-        for i, case in enumerate(self.cases(backend, times(FEW))):
+        for i, case in enumerate(self.cases(backend, self.share(SHARE))):
             best = case.reference.best
             places = best.places if best is not None and i % 2 else next(case.reference.allocations())
             try:
@@ -88,7 +87,7 @@ class LimitsKept(Bench):
             allowed = self.allowance(case.reference)
             if exact and best is not None and not _close(solution.objective, best.objective, allowed):
                 faults.append(f"{case.label}, start {places}: {solution.objective!r}, optimum {best.objective!r}")
-        no_failures(faults, times(FEW))
+        no_failures(faults, self.share(SHARE))
 
     def _within(self, asked: Asked, backend: Solver) -> list[str]:
         if asked.solution is None:

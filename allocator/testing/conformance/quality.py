@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from allocator.protocols import Exactness, Solver
 from allocator.testing.conformance.bench import Asked, Bench, declined, faults_of, no_failures
-from allocator.testing.depth import times
 
-SIMPLE = 30
+SHARE = 5
 
 
 class Quality(Bench):
@@ -19,7 +18,7 @@ class Quality(Bench):
 
     def test_simple_problems_are_solved(self, backend: Solver) -> None:
         """One integer budget that the cheapest choices keep: everyone finds an allocation, a bounded one a bound."""
-        asked = [self.ask(backend, self.simple_case(backend, seed)) for seed in range(times(SIMPLE))]
+        asked = [self.ask(backend, self.simple_case(backend, seed)) for seed in range(self.share(SHARE))]
         errors = [f"{one.case.label}: {type(one.error).__name__}: {one.error}" for one in asked if one.error]
         no_failures(errors, len(asked))
         no_failures(faults_of(asked, lambda one: self._easily(one, backend)), len(asked))

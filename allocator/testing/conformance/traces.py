@@ -17,9 +17,8 @@ from allocator.problem import Problem
 from allocator.protocols import Solver
 from allocator.solution import Solution
 from allocator.testing.conformance.bench import Bench, Case
-from allocator.testing.depth import times
 
-FEW = 20
+SHARE = 8
 
 
 class Traces(Bench):
@@ -60,7 +59,7 @@ class Traces(Bench):
         assert not changed, f"{backend!r} changes the {', '.join(changed)}"
 
     def _cases(self, backend: Solver) -> list[Case]:
-        return [self.simple_case(backend, 3), *self.cases(backend, times(FEW))]
+        return [self.simple_case(backend, 3), *self.cases(backend, self.share(SHARE))]
 
 
 def _bytes(solution: Solution) -> bytes:
