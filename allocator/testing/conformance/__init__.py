@@ -1,9 +1,9 @@
 """The bar that every solver passes, ours and yours: subclass it, give it one fixture, run pytest.
 
-    class TestMine(SolverConformance):
-        @pytest.fixture
-        def solver(self):
-            return Mine()
+class TestMine(SolverConformance):
+    @pytest.fixture
+    def solver(self):
+        return Mine()
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -86,9 +87,11 @@ def misshapen(answer: Any, problem: Problem) -> list[str]:
         found.append(f"claimed_bound {answer.claimed_bound!r} is not a finite number; None says that there is none")
     if answer.certificate is not None:
         found += _certificate(answer.certificate, problem)
-    if answer.limit is not None and not isinstance(answer.limit, str):
-        found.append(f"limit {answer.limit!r} is not text")
-    if not hasattr(answer.statistics, "items") or not all(isinstance(key, str) for key in answer.statistics):
+    limit: Any = answer.limit
+    if limit is not None and not isinstance(limit, str):
+        found.append(f"limit {limit!r} is not text")
+    statistics: Any = answer.statistics
+    if not isinstance(statistics, Mapping) or not all(isinstance(key, str) for key in statistics):
         found.append("statistics must map text to values")
     return found
 

@@ -78,7 +78,7 @@ def _digest(problem: Problem) -> str:
 
 
 def _surroundings() -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the legacy state is the one that all share
     return {
         "state of `random`": random.getstate(),
         "state of `numpy.random`": (kind, np.asarray(keys).tobytes(), *rest),

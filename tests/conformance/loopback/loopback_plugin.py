@@ -1,4 +1,4 @@
-"""A third party's solver that trusts nothing but the files: problem.json out, a program of any language, solution.json in."""
+"""A third party's solver that trusts the files alone: problem.json out, a program of any language, solution.json in."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Task:
         """Left side of a budget row; of {"resource": r}: the total of r."""
         if row.get("loss"):
             return self.loss(taken)
-        inside = [c for group, c in zip(self.groups, taken) if in_scope(group, row.get("tags"))]
+        inside = [c for group, c in zip(self.groups, taken, strict=True) if in_scope(group, row.get("tags"))]
         if "score" in row:
             s, more = row["score"], row.get("include_remainder", False)
             return math.fsum(c["score"][s] + (c.get("remainder", {}).get(s, 0.0) if more else 0.0) for c in inside)
@@ -62,7 +62,10 @@ class Task:
         return sum(values) if self.integer[name] else math.fsum(values)
 
     def loss(self, taken):
-        values = [self.unary[g][group["choices"].index(c)] for g, (group, c) in enumerate(zip(self.groups, taken))]
+        values = [
+            self.unary[g][group["choices"].index(c)]
+            for g, (group, c) in enumerate(zip(self.groups, taken, strict=True))
+        ]
         if self.aggregate == "max":
             return max(values)
         if self.aggregate == "pnorm":
@@ -111,7 +114,7 @@ class Task:
         named, tags = coupling.get("groups"), coupling.get("tags")
         labels = {
             c.get("label", c["name"])
-            for group, c in zip(self.groups, taken)
+            for group, c in zip(self.groups, taken, strict=True)
             if (group["name"] in named if named else in_scope(group, tags))
         }
         if kind == "same_choice":
@@ -127,7 +130,8 @@ class Task:
         if self.aggregate != "max" or list(self.goal) != ["loss"]:
             return value, 0.0
         return value, math.fsum(
-            self.unary[g][group["choices"].index(c)] for g, (group, c) in enumerate(zip(self.groups, taken))
+            self.unary[g][group["choices"].index(c)]
+            for g, (group, c) in enumerate(zip(self.groups, taken, strict=True))
         )
 
 
@@ -153,7 +157,7 @@ def main(problem, solution, seconds="inf"):
         out["limit"] = "time"
     if best is not None:
         out["objective"] = worth[0]
-        out["choices"] = {group["name"]: choice["name"] for group, choice in zip(task.groups, best)}
+        out["choices"] = {group["name"]: choice["name"] for group, choice in zip(task.groups, best, strict=True)}
     with open(solution, "w", encoding="utf-8") as file:
         json.dump(out, file)
 
