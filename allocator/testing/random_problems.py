@@ -49,7 +49,7 @@ def random_rows(
         most_choices: choices per group at most.
         most_allocations: product of the sizes at most, so that all of them can be looked at.
         stats: names of the per-layer numbers (above 0) that every group gets; whatever else is drawn stays the same.
-            With none, some groups of some problems get `STATS`, where that part may occur.
+            With none, some problems get some of `STATS`, where that part may occur.
     """
     draw = _Draw(seed if isinstance(seed, Random) else Random(seed), parts)
     rows = draw.problem(most_groups, most_choices, most_allocations)
@@ -101,11 +101,10 @@ class _Draw:
 
     def stats(self, needed: Sequence[str]) -> None:
         """The last draw, so that it moves no other."""
-        some = self.may("stats", 0.3) and not needed
-        for group in self.groups:
-            names = needed or ([name for name in STATS if self.rng.random() < 0.8] if some else [])
-            if names:
-                group["stats"] = {name: 10.0 ** self.rng.uniform(-3, 3) for name in names}
+        some = self.may("stats", 0.3)
+        names = needed or [name for name in STATS if some and self.rng.random() < 0.7]
+        for group in self.groups if names else ():
+            group["stats"] = {name: 10.0 ** self.rng.uniform(-3, 3) for name in names}
 
     # -- numbers --------------------------------------------------------------------------------------------------
 

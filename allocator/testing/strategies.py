@@ -61,6 +61,7 @@ def dress(rows: dict[str, Any], rng: Random) -> dict[str, Any]:
         groups = rows["groups"]
     everywhere = rng.random() < 0.5  # a stat for all groups or for some
     for group in groups:
+        group.pop("stats", None)
         if rng.random() < 0.5:
             group["modules"] = rng.sample(["a.weight", "b/c", "層.0"], rng.randint(0, 2))
         if rng.random() < 0.7:
