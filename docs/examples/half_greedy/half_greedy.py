@@ -38,7 +38,7 @@ class HalfGreedy:
         linear = linearise(problem)  # one value for each choice, one column for each budget row, choices not masked out
         first, group_of, value = problem.indptr[:-1], problem.group_of, linear.value
         cost, room, prices = np.zeros(problem.choice_count), np.inf, [0.0] * len(problem.budgets)
-        if linear.rows:
+        if linear.rows and linear.rows[0].hi is not None:
             cost, room = linear.rows[0].column, linear.rows[0].hi
         cheapest = np.lexsort((value, cost, ~linear.free, group_of))[first]
         if not linear.free[cheapest].all():
