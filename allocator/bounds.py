@@ -41,7 +41,7 @@ class Prices:
 
 def find_prices(linear: Linear) -> Prices:
     """Prices with the highest bound found, and the allocations seen on the way."""
-    count = max((r.budget for r in linear.rows), default=-1) + 1
+    count = max(len(linear.problem.budgets), *(r.budget + 1 for r in linear.rows), 0)
     sides = [r for r in linear.rows if r.hi is not None or r.lo is not None]
     if not sides:
         return Prices((0.0,) * count, 0.0, (_pass(linear, [], []),))

@@ -70,5 +70,7 @@ def _missing(kind: Any) -> str | None:
     for module in getattr(kind, "imports", ()):
         root = module.partition(".")[0]
         if find_spec(root) is None:
-            return f"no module {root!r}; install it"
+            extra = registry.EXTRAS.get(root)
+            cure = f"pip install '{registry.DISTRIBUTION}[{extra}]'" if extra else "install it"
+            return f"no module {root!r}; {cure}"
     return None

@@ -18,7 +18,14 @@ from typing import Any
 from allocator.errors import UnavailableError, UsageError
 
 DISTRIBUTION = "compression-allocator"
-EXTRAS = {"torch": "torch", "safetensors": "torch", "matplotlib": "report", "sklearn": "demos"}
+EXTRAS = {
+    "torch": "torch",
+    "safetensors": "torch",
+    "matplotlib": "report",
+    "sklearn": "demos",
+    "pyscipopt": "scip",
+    "gurobipy": "gurobi",
+}
 
 
 @dataclass(frozen=True)

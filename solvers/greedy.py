@@ -47,14 +47,16 @@ class Greedy:
         if room < 0:
             return Answer()
         ratio, source, target = moves
-        order = np.lexsort((target, -ratio))
+        order = np.argsort(-ratio, kind="stable")  # a group's own steps come in the order of its walk
         gain = (column[target] - column[source])[order]
         bought = int(np.searchsorted(np.cumsum(gain), room, side="right"))
         current[problem.group_of[target[order[:bought]]]] = target[order[:bought]]
         room -= gain[:bought].sum().item()
         _fill(current, room, problem.group_of[target[order]], source[order], target[order], gain, bought)
         choice = current - problem.indptr[:-1]
-        if limits.report is not None and problem.evaluate(choice).feasible:
+        if not problem.evaluate(choice).feasible:
+            return Answer()  # sums of floats round
+        if limits.report is not None:
             limits.report(choice)
         return Answer(choice=choice, statistics={"steps": len(order)})
 
@@ -95,7 +97,7 @@ def hull_moves(
     first = np.concatenate([[True], owner[1:] != owner[:-1]])
     current = order[first].copy()
     ratios, sources, targets = [], [], []
-    standing = current.copy()
+    standing, least = current.copy(), np.full(problem.group_count, np.inf)
     for _ in range(int(problem.sizes.max()) - 1):
         here = standing[problem.group_of]
         saved, spent = value[here] - value, (column - column[here]).astype(np.float64)
@@ -108,7 +110,8 @@ def hull_moves(
         groups = problem.group_of[hits]
         last = np.concatenate([groups[1:] != groups[:-1], [True]])
         hits, groups = hits[last], groups[last]
-        ratios.append(ratio[hits])
+        least[groups] = np.minimum(least[groups], ratio[hits])  # rounding must not put a step before the one it needs
+        ratios.append(least[groups])
         sources.append(standing[groups])
         targets.append(hits)
         standing[groups] = hits

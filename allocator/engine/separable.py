@@ -62,7 +62,7 @@ def solve_separable(
         start: rows [G] to begin from.
         engine: "c" or "numpy"; None takes C where it is there.
     """
-    count = max((r.budget for r in linear.rows), default=-1) + 1
+    count = len(linear.problem.budgets)
     sides = [r for r in linear.rows if r.hi is not None or r.lo is not None]
     if not _every_group_is_free(linear):
         return Separated(None, math.inf, math.inf, True, (0.0,) * count, None, None)

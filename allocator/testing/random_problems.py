@@ -11,7 +11,7 @@ equal the total of one allocation to the last bit, signs where the format allows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Any
 
@@ -19,13 +19,16 @@ from allocator import features
 from allocator.testing.reference import Reference
 
 MASKS = frozenset({"pins", "forbidden", "max_masks"})
-DETAILS = frozenset({"labels", "stderr", "offsets", "scales", "signed_costs", "negative_weights", "several_scores"})
+DETAILS = frozenset(
+    {"labels", "stderr", "offsets", "scales", "signed_costs", "negative_weights", "several_scores", "stats"}
+)
 PARTS = features.ALL | MASKS | DETAILS
 LINEAR = features.LINEAR | MASKS | DETAILS - {"negative_weights"}
 """Parts whose problems have no feature beyond `allocator.features.LINEAR`."""
 
 LABELS = ("a", "b", "c", "d", "e")
 TAGS = ("x", "y", "z")
+STATS = ("alpha", "beta")
 
 
 def random_rows(
@@ -35,6 +38,7 @@ def random_rows(
     most_groups: int = 6,
     most_choices: int = 4,
     most_allocations: int = 300,
+    stats: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One problem in the row form.
 
@@ -44,10 +48,13 @@ def random_rows(
         most_groups: groups at most.
         most_choices: choices per group at most.
         most_allocations: product of the sizes at most, so that all of them can be looked at.
+        stats: names of the per-layer numbers (above 0) that every group gets; whatever else is drawn stays the same.
+            With none, some problems get some of `STATS`, where that part may occur.
     """
-    return _Draw(seed if isinstance(seed, Random) else Random(seed), parts).problem(
-        most_groups, most_choices, most_allocations
-    )
+    draw = _Draw(seed if isinstance(seed, Random) else Random(seed), parts)
+    rows = draw.problem(most_groups, most_choices, most_allocations)
+    draw.stats(stats)
+    return rows
 
 
 class _Draw:
@@ -91,6 +98,13 @@ class _Draw:
         self.samples = (kept + drawn)[:6]
         out["budgets"] = self._budgets(out)
         return out
+
+    def stats(self, needed: Sequence[str]) -> None:
+        """The last draw, so that it moves no other."""
+        some = self.may("stats", 0.3)
+        names = needed or [name for name in STATS if some and self.rng.random() < 0.7]
+        for group in self.groups if names else ():
+            group["stats"] = {name: 10.0 ** self.rng.uniform(-3, 3) for name in names}
 
     # -- numbers --------------------------------------------------------------------------------------------------
 

@@ -32,17 +32,17 @@ ODD_NAMES = (
 )
 
 
-def problem_rows(parts: Collection[str] = PARTS, **limits: int) -> st.SearchStrategy[dict[str, Any]]:
+def problem_rows(parts: Collection[str] = PARTS, **limits: Any) -> st.SearchStrategy[dict[str, Any]]:
     """Problems in the row form; `parts` and `limits` as for `random_rows`. They shrink."""
     return st.randoms(use_true_random=False).map(lambda rng: random_rows(rng, parts, **limits))
 
 
-def problems(parts: Collection[str] = PARTS, **limits: int) -> st.SearchStrategy[Problem]:
+def problems(parts: Collection[str] = PARTS, **limits: Any) -> st.SearchStrategy[Problem]:
     """Problems; `parts` and `limits` as for `random_rows`."""
     return problem_rows(parts, **limits).map(Problem.from_rows)
 
 
-def documents(parts: Collection[str] = PARTS, **limits: int) -> st.SearchStrategy[dict[str, Any]]:
+def documents(parts: Collection[str] = PARTS, **limits: Any) -> st.SearchStrategy[dict[str, Any]]:
     """Problems in the row form that carry, in part, every optional key as well, under names that are hard to write."""
     return st.randoms(use_true_random=False).map(lambda rng: dress(random_rows(rng, parts, **limits), rng))
 
@@ -61,6 +61,7 @@ def dress(rows: dict[str, Any], rng: Random) -> dict[str, Any]:
         groups = rows["groups"]
     everywhere = rng.random() < 0.5  # a stat for all groups or for some
     for group in groups:
+        group.pop("stats", None)
         if rng.random() < 0.5:
             group["modules"] = rng.sample(["a.weight", "b/c", "層.0"], rng.randint(0, 2))
         if rng.random() < 0.7:

@@ -60,3 +60,17 @@ def test_sizes_stay_within_the_limits() -> None:
         assert len(rows["groups"]) <= 3
         assert Reference(rows).count <= 4
         assert all(len(group["choices"]) <= 2 for group in rows["groups"])
+
+
+def test_stats_are_given_to_every_group_and_change_nothing_else() -> None:
+    for seed in range(50):
+        plain, needed = random_rows(seed, PARTS - {"stats"}), random_rows(seed, stats=("rank", "norm"))
+        assert not any("stats" in group for group in plain["groups"])
+        for group in needed["groups"]:
+            stats = group.pop("stats")
+            assert set(stats) == {"rank", "norm"}
+            assert all(value > 0 for value in stats.values())
+        assert needed == plain
+    named = [{tuple(group.get("stats", ())) for group in random_rows(seed)["groups"]} for seed in range(100)]
+    assert all(len(names) == 1 for names in named)  # the columns form has a stat for all groups or for none
+    assert {names.pop() for names in named} == {(), ("alpha",), ("beta",), ("alpha", "beta")}
