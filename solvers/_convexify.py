@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,11 @@ def shifted(model: Quadratic) -> Convex:
         model.size + _largest(model, pull) + _largest(model, own)
     )
     return Convex(
-        "shifted", model.linear.value - own + pull, np.ascontiguousarray(root.T @ face.T), -0.5 * float(centre @ pull), slip
+        "shifted",
+        model.linear.value - own + pull,
+        np.ascontiguousarray(root.T @ face.T),
+        -0.5 * float(centre @ pull),
+        slip,
     )
 
 
@@ -136,7 +141,7 @@ def _largest(model: Quadratic, column: FloatArray) -> float:
 def _members(model: Quadratic) -> list[IntArray]:
     """The free rows of each group."""
     free, indptr = model.linear.free, model.problem.indptr.tolist()
-    return [a + np.flatnonzero(free[a:b]) for a, b in zip(indptr[:-1], indptr[1:], strict=True)]
+    return [a + np.flatnonzero(free[a:b]) for a, b in itertools.pairwise(indptr)]
 
 
 def _centre(model: Quadratic) -> FloatArray:

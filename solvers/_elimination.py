@@ -116,9 +116,7 @@ def tables(
     """The rows of each group that has pairs, and a table for each two groups that are joined."""
     count = len(indptr) - 1
     key = group_of[pair[:, 0]] * count + group_of[pair[:, 1]]
-    rows = {
-        g: indptr[g] + np.flatnonzero(free[indptr[g] : indptr[g + 1]]) for g in np.unique(group_of[pair]).tolist()
-    }
+    rows = {g: indptr[g] + np.flatnonzero(free[indptr[g] : indptr[g + 1]]) for g in np.unique(group_of[pair]).tolist()}
     place = np.zeros(len(group_of), np.int64)
     for mine in rows.values():
         place[mine] = np.arange(len(mine))

@@ -74,7 +74,9 @@ def in_units(linear: Linear, most: int) -> tuple[Units, Units] | None:
     downs = np.floor(share * (1 - 4 * EPSILON)).astype(np.int64)
     budgets = [int(room * (1 + side * 4 * EPSILON) / pace) for room, side in ((room_up, -1), (room_down, 1))]
     limits = [min(b, int(np.maximum.reduceat(u, start).sum())) for b, u in zip(budgets, (ups, downs), strict=True)]
-    return Units(_never(ups, free, limits[0]), limits[0], False), Units(_never(downs, free, limits[1]), limits[1], False)
+    return Units(_never(ups, free, limits[0]), limits[0], False), Units(
+        _never(downs, free, limits[1]), limits[1], False
+    )
 
 
 def _never(use: IntArray, free: np.ndarray[tuple[int], np.dtype[np.bool_]], budget: int) -> IntArray:

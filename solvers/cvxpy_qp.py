@@ -1,4 +1,4 @@
-"""The convex quadratic relaxation through cvxpy: interactions of any sign made convex without changing an allocation."""
+"""The convex quadratic relaxation through cvxpy: interactions of any sign, made convex where they are not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.bounds import Prices, find_prices
+from allocator.certificate import Multipliers
 from allocator.checks.lagrangian import lower_bound, single_row_infeasible
 from allocator.errors import UnsupportedError, UsageError
 from allocator.evaluation import scale_of
@@ -22,7 +23,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
 from allocator.statement import FloatArray
-from solvers._convex import GOOD, roundings, run, sides_of
+from solvers._convex import GOOD, exclusion, membership, roundings, run, sides_of
 from solvers._convexify import MOST_SHIFTED, Convex, is_convex, plain, shifted, split
 
 CLOSE = 1e-12  # of S
@@ -36,8 +37,8 @@ class CvxpyQp:
 
     A basis without negative eigenvalues is convex as it stands. Anything else is made so by terms within groups
     that are 0 on every allocation (x² − x, and products of two choices of a group); beyond 1,500 choices by squares
-    and secants, with a weaker bound. The bound is the Lagrangian bound of the tangent at the engine's point: it holds however inexact
-    that is, and is often far below the optimum, which is no verdict on the allocation.
+    and secants, with a weaker bound. The bound is the Lagrangian bound of the tangent at the engine's point: it holds
+    however inexact that is. It is often far below the optimum, which is no verdict on the allocation.
 
     convexify: False refuses what is not convex as it stands. kicks: perturbations of the local search.
     """
@@ -67,33 +68,30 @@ class CvxpyQp:
         begin = cheapest(model.linear)
         if begin is None or single_row_infeasible(model.linear) is not None:
             return Answer(claim="infeasible")
-        forms = self._forms(model)
         search = InteractionSearch(model, limits)
         if start is not None:
             search.begin(problem.indptr[:-1] + start)
         search.begin(begin)
-        bound, statistics = -math.inf, {}
-        for form in forms:
-            x, engine, status = _relaxed(model, form, limits)
-            if x is None:
-                statistics = statistics or {"engine": engine, "relaxation": status}
-                break
-            priced, found = _bound(model, form, x)
-            search.begin_all(roundings(model.linear, x, DRAWS, limits.seed))
-            search.begin_all(p.rows for p in priced.seen[-CORNERS:])
-            if found > bound:
-                bound, statistics = found, {"engine": engine, "form": form.name, "vectors": form.factor.shape[0]}
-        slip = CLOSE * scale_of(problem) + max((f.slip for f in forms), default=0.0)
-        open_ = search.best is not None and search.best.objective > bound + slip
-        if open_ and search.best is not None:
-            if search.best.objective - bound > limits.gap * abs(search.best.objective):
+        form = self._form(model)
+        x, statistics = _relaxed(model, form, limits)
+        if x is None:
+            prices = exclusion(model.linear, limits) if statistics["relaxation"].startswith("infeasible") else None
+            if prices is not None and search.best is None:
+                return Answer(claim="infeasible", certificate=Multipliers(prices), statistics=statistics)
+            return _answer(search, -math.inf, 0.0, statistics, limits)
+        priced, bound = _bound(model, form, x)
+        search.begin_all(roundings(model.linear, x, DRAWS, limits.seed))
+        search.begin_all(p.rows for p in priced.seen[-CORNERS:])
+        slip = CLOSE * scale_of(problem) + form.slip
+        if search.best is not None:
+            objective = search.best.objective
+            if objective - bound > max(slip, limits.gap * abs(objective)):
                 search.kick(self.kicks, limits.seed)
         return _answer(search, bound, slip, statistics, limits)
 
-    def _forms(self, model: Quadratic) -> list[Convex]:
-        """Convex forms to try; the best of their bounds counts."""
+    def _form(self, model: Quadratic) -> Convex:
         if is_convex(model):
-            return [plain(model)]
+            return plain(model)
         if not self.convexify:
             what = "pairs" if len(model.pair) else f"{int((model.eigenvalues < 0).sum())} negative eigenvalues"
             raise UnsupportedError(
@@ -101,22 +99,18 @@ class CvxpyQp:
                 "leave convexify at true, or use cvxpy_sdp or ortools_cpsat"
             )
         if model.problem.choice_count > MOST_SHIFTED:
-            return [split(model)]
-        return [shifted(model)]
+            return split(model)
+        return shifted(model)
 
 
-def _relaxed(model: Quadratic, form: Convex, limits: Limits) -> tuple[FloatArray | None, str, str]:
-    """The least point of the form over all parts of choices [N], or None; the engine, and how it ended."""
+def _relaxed(model: Quadratic, form: Convex, limits: Limits) -> tuple[FloatArray | None, dict[str, Any]]:
+    """The least point of the form over all parts of choices [N], or None; and statistics."""
     import cvxpy
-    from scipy.sparse import csr_array
 
     cp: Any = cvxpy  # typed in parts only
     problem, free = model.problem, np.flatnonzero(model.linear.free)
     x = cp.Variable(len(free), nonneg=True)
-    once = csr_array(
-        (np.ones(len(free)), (problem.group_of[free], np.arange(len(free)))), shape=(problem.group_count, len(free))
-    )
-    constraints = [once @ x == 1]
+    constraints = [membership(model.linear) @ x == 1]
     sides = sides_of(model.linear)
     if sides:
         constraints.append(np.array([s.column[free] for s in sides]) @ x <= np.array([s.limit for s in sides]))
@@ -128,11 +122,12 @@ def _relaxed(model: Quadratic, form: Convex, limits: Limits) -> tuple[FloatArray
     if factor.shape[0]:
         goal = goal + 0.5 * cp.sum_squares((factor / math.sqrt(unit)) @ x)
     engine, status = run(cp.Problem(cp.Minimize(goal), constraints), limits)
+    statistics: dict[str, Any] = {"engine": engine, "relaxation": status, "form": form.name}
     if status not in GOOD or x.value is None:
-        return None, engine, status
+        return None, statistics
     full = np.zeros(problem.choice_count)
     full[free] = np.clip(np.asarray(x.value, np.float64), 0.0, 1.0)
-    return full, engine, status
+    return full, statistics
 
 
 def _bound(model: Quadratic, form: Convex, x: FloatArray) -> tuple[Prices, float]:
@@ -143,9 +138,7 @@ def _bound(model: Quadratic, form: Convex, x: FloatArray) -> tuple[Prices, float
     return prices, model.linear.objective(lower_bound(tangent, prices.values) + constant)
 
 
-def _answer(
-    search: InteractionSearch, bound: float, slip: float, statistics: dict[str, Any], limits: Limits
-) -> Answer:
+def _answer(search: InteractionSearch, bound: float, slip: float, statistics: dict[str, Any], limits: Limits) -> Answer:
     limit = "time" if limits.left <= 0 else None
     known = bound if math.isfinite(bound) else None
     if search.best is None:

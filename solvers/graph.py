@@ -112,14 +112,10 @@ class Graph:
         )
 
 
-def _answer(
-    search: InteractionSearch, bound: float, slip: float, statistics: dict[str, Any], limits: Limits
-) -> Answer:
+def _answer(search: InteractionSearch, bound: float, slip: float, statistics: dict[str, Any], limits: Limits) -> Answer:
     limit = "time" if limits.left <= 0 else None
     if search.best is None:
-        return Answer(
-            claimed_bound=bound if math.isfinite(bound) else None, limit=limit, statistics=statistics
-        )
+        return Answer(claimed_bound=bound if math.isfinite(bound) else None, limit=limit, statistics=statistics)
     closed = search.best.objective <= bound + slip
     return Answer(
         choice=search.choice,
@@ -204,9 +200,7 @@ class _Graph:
         units, _ = found
         if not units.exact:
             return None
-        taken = cheapest_chain(
-            order, _rows_of(self.model), self.unary, units.use, self.joined, units.budget, limits
-        )
+        taken = cheapest_chain(order, _rows_of(self.model), self.unary, units.use, self.joined, units.budget, limits)
         return _Exact(taken, {"budget_cells": units.budget + 1})
 
 
