@@ -1,7 +1,7 @@
 """Prices of the rows for any Lagrangian that can be minimised; every price gives a bound, good ones a high one.
 
 One side of one row: the chord between an allocation on either side of the budget ends at the top in a handful of
-passes. Several: subgradient steps of Polyak's length (1969) towards the best allocation's value.
+passes. Several: the ellipsoid method with deep cuts (Shor; Yudin and Nemirovski, 1976), which cannot stall.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from allocator.linear import Row
 from allocator.protocols import Limits
-from allocator.statement import IntArray, Number
+from allocator.statement import FloatArray, IntArray, Number
 
 CHORDS = 60
-STEPS = 150
+PASSES = 80  # for each row
 EPSILON = 2.0**-52
 FLAT = 1e-13  # of the size: bounds closer than this are one
-SHORTER = 10  # steps without a better bound after which they are halved
 
 Minimise = Callable[[Sequence[float]], tuple[float, IntArray]]
 
@@ -76,13 +77,13 @@ class Search:
     def _limit(self, k: int, price: float) -> Number | None:
         return self.rows[k].hi if price > 0 else self.rows[k].lo
 
-    def run(self, first: Sequence[float], under: Seen | None, target: Callable[[], float]) -> None:
-        """Search from prices that are good for a start.
+    def run(self, first: Sequence[float], reach: Sequence[float], under: Seen | None) -> None:
+        """Search around prices that are good for a start.
 
         Args:
             first: prices per row.
+            reach: prices per row beyond which the row decides every choice.
             under: an allocation that keeps the row as well as any, where there is a single side to keep.
-            target: the value of the best feasible allocation known, infinite without one.
         """
         free = self.look([0.0] * len(self.rows))
         if not any(self._slope(k, 0.0, free.rows) for k in range(len(self.rows))):
@@ -92,7 +93,7 @@ class Search:
         if under is not None and len(self.rows) == 1:
             self._chord(free, under)
         else:
-            self._polyak(target)
+            self._ellipsoid(np.array(first, np.float64), np.array(reach, np.float64))
 
     def _chord(self, over: Seen, under: Seen) -> None:
         """Between `over`, which breaks the only row, and `under`, which keeps it."""
@@ -117,34 +118,26 @@ class Search:
             else:
                 under = new
 
-    def _polyak(self, target: Callable[[], float]) -> None:
-        """Steps in units of each row's range, so that one step length suits all of them."""
-        reach = [float(abs(r.column).sum()) / max(len(r.column), 1) or 1.0 for r in self.rows]
-        length, stale = 1.0, 0
-        now = self.best
-        for _ in range(STEPS):
-            slopes = [self._slope(k, p, now.rows) for k, p in enumerate(now.prices)]
-            norm = sum((s / r) ** 2 for s, r in zip(slopes, reach, strict=True))
-            gap = target() - now.bound
-            if not math.isfinite(gap):
-                gap = 0.05 * self.size
-            if norm == 0 or gap <= FLAT * self.size or self.limits.left <= 0 or length < 1e-3:
+    def _ellipsoid(self, first: FloatArray, reach: FloatArray) -> None:
+        """Shrink an ellipsoid that holds the best prices, in units of each row's reach."""
+        n = len(self.rows)
+        centre, shape = first / reach, np.eye(n) * n
+        for _ in range(PASSES * n):
+            if self.limits.left <= 0:
                 return
-            step = length * gap / norm
-            high = self.best
-            new = self.look(
-                [
-                    self._kept_side(k, p + step * s / r**2)
-                    for k, (p, s, r) in enumerate(zip(now.prices, slopes, reach, strict=True))
-                ]
-            )
-            stale = 0 if new.bound > high.bound + FLAT * self.size else stale + 1
-            now = new
-            if stale >= SHORTER:
-                length, stale, now = length / 2, 0, self.best
-
-    def _kept_side(self, k: int, price: float) -> float:
-        return price if self._limit(k, price) is not None else 0.0
+            prices = centre * reach
+            wrong = [k for k in range(n) if prices[k] and self._limit(k, float(prices[k])) is None]
+            if wrong:
+                cut, depth = np.zeros(n), abs(float(centre[wrong[0]]))
+                cut[wrong[0]] = np.sign(centre[wrong[0]])
+            else:
+                new = self.look(prices.tolist())
+                cut = -np.array([self._slope(k, float(p), new.rows) for k, p in enumerate(prices)]) * reach
+                depth = self.best.bound - new.bound
+            norm = math.sqrt(max(float(cut @ shape @ cut), 0.0))  # rounding may take a flat shape below 0
+            if norm <= (FLAT if wrong else FLAT * self.size) or depth >= norm:
+                return
+            centre, shape = _halved(centre, shape, cut / norm, depth / norm)
 
     def _slope(self, k: int, price: float, rows: IntArray) -> float:
         """A supergradient of the bound in a row's price (at 0, of the side that is broken)."""
@@ -154,3 +147,15 @@ class Search:
         if lo is not None and (price < 0 or (price == 0 and use < lo)):
             return use - float(lo)
         return 0.0
+
+
+def _halved(centre: FloatArray, shape: FloatArray, cut: FloatArray, depth: float) -> tuple[FloatArray, FloatArray]:
+    """The smallest ellipsoid round the part of one where cut·(x − centre) ≤ −depth; cutᵀ·shape·cut = 1."""
+    n = len(centre)
+    step = shape @ cut
+    centre = centre - (1 + n * depth) / (n + 1) * step
+    if n == 1:
+        return centre, shape * ((1 - depth) / 2) ** 2
+    least = n * n * (1 - depth * depth) / (n * n - 1)
+    shape = least * (shape - 2 * (1 + n * depth) / ((n + 1) * (1 + depth)) * np.outer(step, step))
+    return centre, (shape + shape.T) / 2

@@ -79,7 +79,7 @@ class Graph:
         exact = graph.by_table(limits)
         if exact is not None:
             return self._decided(exact, search, {**statistics, **exact.statistics}, limits)
-        priced = graph.priced(limits, search)
+        priced = graph.priced(limits)
         best = priced.best
         seen = sorted(priced.seen, key=lambda s: -s.bound)[:STARTS]
         search.begin_all(s.rows for s in seen)
@@ -161,7 +161,7 @@ class _Graph:
             taken[g] = row_taken
         return math.fsum([self.constant, least, *column[taken[alone]].tolist()]), taken
 
-    def priced(self, limits: Limits, search: InteractionSearch) -> Search:
+    def priced(self, limits: Limits) -> Search:
         """The Lagrangian bound driven up, first prices from the separable part."""
         linear = self.model.linear
         priced = Search(linear.rows, self.minimise, self.model.size, limits)
@@ -176,14 +176,26 @@ class _Graph:
             by_budget = find_prices(linear).values
             first = [by_budget[r.budget] for r in linear.rows]
 
-        def target() -> float:
-            """Value of the best allocation; found when it is first asked for."""
-            if search.best is None:
-                search.begin(priced.best.rows)
-            return math.inf if search.best is None else linear.total(search.best.objective)
-
-        priced.run(first, under, target)
+        priced.run(first, self._reach(), under)
         return priced
+
+    def _reach(self) -> list[float]:
+        """Per row: the steepest trade that a group can offer, by its ends and all of its pairs."""
+        problem, linear = self.model.problem, self.model.linear
+        start, free = problem.indptr[:-1], linear.free
+        span = np.maximum.reduceat(np.where(free, self.unary, -np.inf), start)
+        span -= np.minimum.reduceat(np.where(free, self.unary, np.inf), start)
+        for (g, h), table in self.joined.items():
+            for end in (g, h):
+                span[end] += float(table.max() - table.min())
+        reach = []
+        for row in linear.rows:
+            column = row.column.astype(np.float64)
+            use = np.maximum.reduceat(np.where(free, column, -np.inf), start)
+            use -= np.minimum.reduceat(np.where(free, column, np.inf), start)
+            ratio = span[use > 0] / use[use > 0]
+            reach.append(2.0 * float(ratio.max(initial=0.0)) or 1.0)
+        return reach
 
     def by_table(self, limits: Limits) -> _Exact | None:
         """Chains under one budget of few units, exactly; None where that is not the case."""
