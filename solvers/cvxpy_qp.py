@@ -23,6 +23,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
 from allocator.statement import FloatArray
+from solvers._answers import bounded
 from solvers._convex import GOOD, exclusion, membership, roundings, run, sides_of
 from solvers._convexify import MOST_SHIFTED, Convex, is_convex, plain, shifted, split
 
@@ -78,7 +79,7 @@ class CvxpyQp:
             prices = exclusion(model.linear, limits) if statistics["relaxation"].startswith("infeasible") else None
             if prices is not None and search.best is None:
                 return Answer(claim="infeasible", certificate=Multipliers(prices), statistics=statistics)
-            return _answer(search, -math.inf, 0.0, statistics, limits)
+            return bounded(search, -math.inf, 0.0, statistics)
         priced, bound = _bound(model, form, x)
         search.begin_all(roundings(model.linear, x, DRAWS, limits.seed))
         search.begin_all(p.rows for p in priced.seen[-CORNERS:])
@@ -87,7 +88,7 @@ class CvxpyQp:
             objective = search.best.objective
             if objective - bound > max(slip, limits.gap * abs(objective)):
                 search.kick(self.kicks, limits.seed)
-        return _answer(search, bound, slip, statistics, limits)
+        return bounded(search, bound, slip, statistics)
 
     def _form(self, model: Quadratic) -> Convex:
         if is_convex(model):
@@ -136,18 +137,3 @@ def _bound(model: Quadratic, form: Convex, x: FloatArray) -> tuple[Prices, float
     tangent = dataclasses.replace(model.linear, value=gradient)
     prices = find_prices(tangent)
     return prices, model.linear.objective(lower_bound(tangent, prices.values) + constant)
-
-
-def _answer(search: InteractionSearch, bound: float, slip: float, statistics: dict[str, Any], limits: Limits) -> Answer:
-    limit = "time" if limits.left <= 0 else None
-    known = bound if math.isfinite(bound) else None
-    if search.best is None:
-        return Answer(claimed_bound=known, limit=limit, statistics=statistics)
-    closed = search.best.objective <= bound + slip
-    return Answer(
-        choice=search.choice,
-        claim="optimal" if closed else None,
-        claimed_bound=None if known is None else min(bound, search.best.objective),
-        limit=None if closed else limit,
-        statistics=statistics,
-    )

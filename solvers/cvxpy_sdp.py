@@ -21,6 +21,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
 from allocator.statement import FloatArray
+from solvers._answers import bounded
 from solvers._convex import GOOD, exclusion, roundings, run
 from solvers._lift import Lift, lift
 
@@ -89,18 +90,7 @@ class CvxpySdp:
             slip, limits.gap * abs(search.best.objective)
         ):
             search.kick(self.kicks, limits.seed)
-        limit = "time" if limits.left <= 0 else None
-        known = bound if math.isfinite(bound) else None
-        if search.best is None:
-            return Answer(claimed_bound=known, limit=limit, statistics=statistics)
-        closed = search.best.objective <= bound + slip
-        return Answer(
-            choice=search.choice,
-            claim="optimal" if closed else None,
-            claimed_bound=None if known is None else min(bound, search.best.objective),
-            limit=None if closed else limit,
-            statistics=statistics,
-        )
+        return bounded(search, bound, slip, statistics)
 
 
 def _relaxed(model: Quadratic, lifted: Lift, limits: Limits) -> tuple[FloatArray | None, float, dict[str, Any]]:

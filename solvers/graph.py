@@ -21,6 +21,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
 from allocator.statement import FloatArray, IntArray
+from solvers._answers import bounded
 from solvers._chain import chains, cheapest_chain
 from solvers._elimination import Elimination, tables
 from solvers._integers import in_units
@@ -89,7 +90,7 @@ class Graph:
             slip, limits.gap * abs(search.best.objective)
         ):
             search.kick(self.kicks, limits.seed)
-        return _answer(search, bound, slip, {**statistics, "passes": len(priced.seen)}, limits)
+        return bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
 
     def _decided(self, exact: _Exact, search: InteractionSearch, statistics: dict[str, Any], limits: Limits) -> Answer:
         """What the table over the budget says, once the problem itself agrees that it is feasible."""
@@ -110,20 +111,6 @@ class Graph:
             claimed_bound=outcome.objective,
             statistics=statistics,
         )
-
-
-def _answer(search: InteractionSearch, bound: float, slip: float, statistics: dict[str, Any], limits: Limits) -> Answer:
-    limit = "time" if limits.left <= 0 else None
-    if search.best is None:
-        return Answer(claimed_bound=bound if math.isfinite(bound) else None, limit=limit, statistics=statistics)
-    closed = search.best.objective <= bound + slip
-    return Answer(
-        choice=search.choice,
-        claim="optimal" if closed else None,
-        claimed_bound=min(bound, search.best.objective),
-        limit=None if closed else limit,
-        statistics=statistics,
-    )
 
 
 @dataclass(frozen=True, eq=False)
