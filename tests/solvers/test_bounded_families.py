@@ -30,11 +30,11 @@ from solvers.dynamic_program import DynamicProgram
 from solvers.graph import Graph
 
 DRAWS: dict[str, tuple[Solver, int]] = {
-    "dynamic_program": (DynamicProgram(), 400),
-    "dynamic_program, rounded": (DynamicProgram(cells=12), 200),
-    "graph": (Graph(kicks=5), 250),
-    "cvxpy_qp": (CvxpyQp(kicks=5), 130),
-    "cvxpy_sdp": (CvxpySdp(kicks=5), 80),
+    "dynamic_program": (DynamicProgram(), 250),
+    "dynamic_program, rounded": (DynamicProgram(cells=12), 150),
+    "graph": (Graph(kicks=5), 200),
+    "cvxpy_qp": (CvxpyQp(kicks=5), 100),
+    "cvxpy_sdp": (CvxpySdp(kicks=5), 60),
 }
 ANY = (CvxpyQp(kicks=2), CvxpySdp(kicks=2), Graph(kicks=2))
 
