@@ -52,11 +52,14 @@ class Choices(Mapping[str, str]):
 
     def __init__(self, allocation: Allocation) -> None:
         self._allocation = allocation
+        self._rows: NDArray[np.int64] | None = None
 
     def __getitem__(self, group: str) -> str:
         problem = self._allocation.problem
         g = problem.group_names.position[group]
-        return problem.choice_names.text(int(self._allocation.rows()[g]), int(self._allocation.choice[g]))
+        if self._rows is None:  # once, not once for each of a million groups
+            self._rows = self._allocation.rows()
+        return problem.choice_names.text(int(self._rows[g]), int(self._allocation.choice[g]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._allocation.problem.group_names)

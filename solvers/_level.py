@@ -6,6 +6,8 @@ import numpy as np
 
 from allocator.statement import FloatArray
 
+FARTHEST = 1e300  # differences of levels stay finite
+
 
 def shares(base: FloatArray, rate: FloatArray, lo: FloatArray, hi: FloatArray, total: float) -> FloatArray:
     """clip(base + rate·t, lo, hi) [G] for the level t at which the shares add up to the total.
@@ -24,7 +26,9 @@ def shares(base: FloatArray, rate: FloatArray, lo: FloatArray, hi: FloatArray, t
     moving = (rate > 0) & (hi > lo)
     fixed = np.clip(np.where(moving, lo, base), lo, hi)
     b, r = base[moving], rate[moving]
-    places = np.concatenate([(lo[moving] - b) / r, (hi[moving] - b) / r])
+    with np.errstate(over="ignore"):  # a share that hardly moves leaves its limits at a level beyond all floats
+        places = np.concatenate([(lo[moving] - b) / r, (hi[moving] - b) / r])
+    places = np.clip(places, -FARTHEST, FARTHEST)
     if not len(places) or total <= fixed.sum():
         return fixed
     order = np.argsort(places, kind="stable")

@@ -154,11 +154,14 @@ def test_compare_runs_each_budget_in_turn(run):
     assert rows[1]["objective"] <= rows[0]["objective"]
 
 
+EXTRAS = {"gurobi", "scip"}  # their packages are not part of the ordinary install
+
+
 @pytest.mark.parametrize("group", ["solvers", "profilers", "actions"])
 def test_listings(run, group):
     listed = json.loads(run(group, "--json")[1])[group]
     assert len(listed) >= 3
-    assert all(entry["available"] for entry in listed)
+    assert all(entry["available"] for entry in listed if entry["name"] not in EXTRAS)
     assert run(group)[0] == 0
 
 

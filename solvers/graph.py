@@ -1,0 +1,225 @@
+"""Pairwise interactions along a sparse graph of groups: elimination inside a Lagrangian over the budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator.bounds import argmin, find_prices
+from allocator.checks.lagrangian import single_row_infeasible
+from allocator.errors import UsageError
+from allocator.evaluation import scale_of
+from allocator.features import LINEAR
+from allocator.interaction_search import InteractionSearch
+from allocator.problem import Problem
+from allocator.protocols import Exactness, Limits
+from allocator.quadratic import Quadratic, quadratic
+from allocator.solution import Answer
+from allocator.statement import FloatArray, IntArray
+from solvers._answers import bounded
+from solvers._chain import chains, cheapest_chain
+from solvers._elimination import Elimination, tables
+from solvers._integers import in_units
+from solvers._multipliers import Search, Seen
+
+CLOSE = 1e-12  # of S
+CHAIN_CELLS = 2**24  # of the table over choices and budget: 128 MB
+MOST_PAIRS = 200_000  # that a basis may become
+STARTS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """Chains, trees and other sparse graphs of interactions: exact without budgets, a bound and local search with them.
+
+    Min-sum elimination in min-fill order minimises the priced loss over the whole graph exactly; the prices are
+    driven to the highest Lagrangian bound, and the allocations met on the way are repaired and improved. Chains
+    under one budget of few integer units are solved exactly by a table over the budget. A basis is taken where
+    the pairs that it makes leave the graph sparse.
+
+    width: neighbours that a table may stand on at most; a denser graph is refused. cells: of all tables.
+    kicks: perturbations of the local search.
+    """
+
+    width: int = 6
+    cells: int = 2_000_000
+    kicks: int = 20
+
+    name: ClassVar[str] = "graph"
+    features: ClassVar[frozenset[str]] = LINEAR | {"pairs", "basis"}
+    exactness: ClassVar[Exactness] = Exactness.BOUNDED
+    stats: ClassVar[tuple[str, ...]] = ()
+    isolate: ClassVar[bool] = False
+    imports: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 0), ("cells", 1), ("kicks", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"graph: {name}={getattr(self, name)}; give {least} or more")
+
+    def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
+        """The best allocation found with a bound; "optimal" where the two meet or a table decides.
+
+        Raises:
+            UnsupportedError: the graph of interactions is too dense, naming the width or cells that it needs.
+        """
+        model = quadratic(problem)
+        stuck = not np.logical_or.reduceat(model.linear.free, problem.indptr[:-1]).all()
+        if stuck or single_row_infeasible(model.linear) is not None:
+            return Answer(claim="infeasible")
+        graph = _Graph(model, self)
+        statistics: dict[str, Any] = {"joined": len(graph.joined), "width": graph.elimination.width}
+        search = InteractionSearch(model, limits)
+        if start is not None:
+            search.begin(problem.indptr[:-1] + start)
+        exact = graph.by_table(limits)
+        if exact is not None:
+            return self._decided(exact, search, {**statistics, **exact.statistics}, limits)
+        priced = graph.priced(limits)
+        best = priced.best
+        seen = sorted(priced.seen, key=lambda s: -s.bound)[:STARTS]
+        search.begin_all(s.rows for s in seen)
+        slip = CLOSE * scale_of(problem) + best.slip
+        bound = model.linear.objective(best.bound)
+        if search.best is not None and search.best.objective - bound > max(
+            slip, limits.gap * abs(search.best.objective)
+        ):
+            search.kick(self.kicks, limits.seed)
+        return bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
+
+    def _decided(self, exact: _Exact, search: InteractionSearch, statistics: dict[str, Any], limits: Limits) -> Answer:
+        """What the table over the budget says, once the problem itself agrees that it is feasible."""
+        if exact.rows is None:
+            if limits.left <= 0:
+                return Answer(choice=search.choice, limit="time", statistics=statistics)
+            return Answer(claim="infeasible", statistics=statistics)
+        problem = search.model.problem
+        outcome = problem.evaluate(exact.rows - problem.indptr[:-1])
+        if search.best is None or outcome.objective < search.best.objective:
+            if limits.report is not None:
+                limits.report(exact.rows - problem.indptr[:-1])
+        else:
+            outcome = search.best  # a start of the same value
+        return Answer(
+            choice=outcome.rows - problem.indptr[:-1],
+            claim="optimal",
+            claimed_bound=outcome.objective,
+            statistics=statistics,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Exact:
+    """What a table over the budget found: rows [G], or None where nothing is feasible or time was over."""
+
+    rows: IntArray | None
+    statistics: dict[str, Any]
+
+
+class _Graph:
+    """The groups that have pairs, joined; and the others."""
+
+    def __init__(self, model: Quadratic, options: Graph) -> None:
+        self.model = model
+        problem, linear = model.problem, model.linear
+        pair, value = model.as_pairs(MOST_PAIRS)
+        count = np.bincount(problem.group_of[linear.free], minlength=problem.group_count)
+        self.unary, self.constant, pair, value = _folded(linear.value, problem.group_of, count, pair, value)
+        rows, self.joined = tables(problem.group_of, linear.free, problem.indptr, pair, value)
+        self.elimination = Elimination(rows, self.joined, options.width, options.cells)
+
+    def minimise(self, prices: Sequence[float]) -> tuple[float, IntArray]:
+        """The least Σ value + Σ pairs + Σ price·use, and the rows [G] that reach it."""
+        linear = self.model.linear
+        column = self.unary
+        for row, price in zip(linear.rows, prices, strict=True):
+            if price:
+                column = column + price * row.column
+        taken = argmin(linear, column)
+        alone = np.ones(len(taken), bool)
+        alone[list(self.elimination.rows)] = False
+        least, joined = self.elimination.minimise(column)
+        for g, row_taken in joined.items():
+            taken[g] = row_taken
+        return math.fsum([self.constant, least, *column[taken[alone]].tolist()]), taken
+
+    def priced(self, limits: Limits) -> Search:
+        """The Lagrangian bound driven up, first prices from the separable part."""
+        linear = self.model.linear
+        priced = Search(linear.rows, self.minimise, self.model.size, limits)
+        under = None
+        if len(linear.rows) == 1 and (linear.rows[0].hi is None or linear.rows[0].lo is None):
+            row = linear.rows[0]
+            sign = 1.0 if row.hi is not None else -1.0
+            cheapest = argmin(linear, sign * row.column.astype(np.float64))
+            under = Seen((0.0,), cheapest, self.model.total(cheapest), -math.inf)
+        first = [0.0] * len(linear.rows)
+        if linear.rows:
+            by_budget = find_prices(linear).values
+            first = [by_budget[r.budget] for r in linear.rows]
+
+        priced.run(first, self._reach(), under)
+        return priced
+
+    def _reach(self) -> list[float]:
+        """Per row: the steepest trade that a group can offer, by its ends and all of its pairs."""
+        problem, linear = self.model.problem, self.model.linear
+        start, free = problem.indptr[:-1], linear.free
+        span = np.maximum.reduceat(np.where(free, self.unary, -np.inf), start)
+        span -= np.minimum.reduceat(np.where(free, self.unary, np.inf), start)
+        for (g, h), table in self.joined.items():
+            for end in (g, h):
+                span[end] += float(table.max() - table.min())
+        reach = []
+        for row in linear.rows:
+            column = row.column.astype(np.float64)
+            use = np.maximum.reduceat(np.where(free, column, -np.inf), start)
+            use -= np.minimum.reduceat(np.where(free, column, np.inf), start)
+            ratio = span[use > 0] / use[use > 0]
+            reach.append(2.0 * float(ratio.max(initial=0.0)) or 1.0)
+        return reach
+
+    def by_table(self, limits: Limits) -> _Exact | None:
+        """Chains under one budget of few units, exactly; None where that is not the case."""
+        linear, problem = self.model.linear, self.model.problem
+        if len(linear.rows) != 1 or not linear.rows[0].exact or None not in (linear.rows[0].hi, linear.rows[0].lo):
+            return None
+        order = chains(self.joined, problem.group_count)
+        if order is None:
+            return None
+        most = max(CHAIN_CELLS // problem.choice_count - 1, 1)
+        found = in_units(linear, most)
+        if found is None:
+            return _Exact(None, {"budget_cells": 0})
+        units, _ = found
+        if not units.exact:
+            return None
+        taken = cheapest_chain(order, _rows_of(self.model), self.unary, units.use, self.joined, units.budget, limits)
+        return _Exact(taken, {"budget_cells": units.budget + 1})
+
+
+def _rows_of(model: Quadratic) -> list[IntArray]:
+    """The free rows of each group."""
+    problem = model.problem
+    free = np.flatnonzero(model.linear.free)
+    ends = np.searchsorted(free, problem.indptr)
+    return [free[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
+
+
+def _folded(
+    value: FloatArray, group_of: IntArray, count: IntArray, pair: IntArray, pair_value: FloatArray
+) -> tuple[FloatArray, float, IntArray, FloatArray]:
+    """Pairs with a group that has one choice left are values of the other: (unary [N], constant, pairs, values)."""
+    fixed = (count == 1)[group_of[pair]]
+    unary = value.copy()
+    for end in (0, 1):
+        one = fixed[:, 1 - end] & ~fixed[:, end]
+        np.add.at(unary, pair[one, end], pair_value[one])
+    both = fixed.all(axis=1)
+    kept = ~fixed.any(axis=1)
+    return unary, math.fsum(pair_value[both].tolist()), pair[kept], pair_value[kept]
