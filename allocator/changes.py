@@ -6,7 +6,7 @@ What it does to the objective, and whether every budget and coupling then holds:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from allocator.coupling_changes import keeps
 from allocator.evaluation import Outcome, lower, upper
-from allocator.statement import BoolArray, Budget, FloatArray, Number, Pairs
+from allocator.statement import BoolArray, Budget, Coupling, FloatArray, Number, Pairs
 from allocator.sums import exact_sum
 
 NEAR = 1e-9  # of a loss limit: closer than that, each change is evaluated by itself …
@@ -27,6 +27,7 @@ class Changes:
     """The changes of one allocation; entry r of each column [N] is the change to row r, at taken rows none at all."""
 
     outcome: Outcome
+    _known: dict[Any, NDArray[Any]] = field(default_factory=dict)
 
     @cached_property
     def unary(self) -> FloatArray:
@@ -74,6 +75,11 @@ class Changes:
 
     def resource(self, name: str) -> NDArray[Any]:
         """Change of a resource's total [N]."""
+        if name not in self._known:
+            self._known[name] = self._resource(name)
+        return self._known[name]
+
+    def _resource(self, name: str) -> NDArray[Any]:
         problem = self.outcome.problem
         spec, column = problem.resources[name], problem.cost(name)
         if spec.aggregate == "max":
@@ -88,18 +94,17 @@ class Changes:
     @cached_property
     def coupled(self) -> BoolArray:
         """Whether every coupling holds afterwards [N]."""
-        problem = self.outcome.problem
-        kept = np.ones(problem.choice_count, bool)
-        for coupling in problem.couplings:
-            kept &= keeps(problem, self.outcome.rows, coupling)
+        kept = np.ones(self.outcome.problem.choice_count, bool)
+        for coupling in self.outcome.problem.couplings:
+            kept &= self.keeps(coupling)
         return kept
 
     @cached_property
     def within(self) -> BoolArray:
         """Whether every budget row holds afterwards [N]."""
         kept = np.ones(self.outcome.problem.choice_count, bool)
-        for i, budget in enumerate(self.outcome.problem.budgets):
-            kept &= self.holds(i, budget)
+        for i in range(len(self.outcome.problem.budgets)):
+            kept &= self.holds(i)
         return kept
 
     @cached_property
@@ -107,8 +112,19 @@ class Changes:
         """Whether the change leads to a feasible allocation [N]; a pin or a ban broken elsewhere is not looked at."""
         return self.free & self.coupled & self.within
 
-    def holds(self, i: int, budget: Budget) -> BoolArray:
-        """Whether a budget row holds after each change [N]."""
+    def keeps(self, coupling: Coupling) -> BoolArray:
+        """Whether a coupling holds after each change [N]."""
+        if coupling not in self._known:
+            self._known[coupling] = keeps(self.outcome.problem, self.outcome.rows, coupling)
+        return self._known[coupling]
+
+    def holds(self, i: int) -> BoolArray:
+        """Whether budget row i holds after each change [N]."""
+        if i not in self._known:
+            self._known[i] = self._holds(i, self.outcome.problem.budgets[i])
+        return self._known[i]
+
+    def _holds(self, i: int, budget: Budget) -> BoolArray:
         exact = budget.resource is not None and self.outcome.problem.exact(budget.resource)
         after = self._use(i, budget, exact)
         kept = np.ones(len(after), bool)

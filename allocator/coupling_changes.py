@@ -66,6 +66,13 @@ def _implies(problem: Problem, rows: IntArray, coupling: Implies) -> BoolArray:
     return ~taken(coupling.if_row) | taken(coupling.then_row)
 
 
+def name(coupling: Coupling) -> str:
+    """Its kind, as the format spells it."""
+    if isinstance(coupling, Cardinality):
+        return coupling.kind
+    return {SameChoice: "same_choice", MaxDistinct: "max_distinct", Implies: "implies"}[type(coupling)]
+
+
 def state(problem: Problem, rows: IntArray, coupling: Coupling) -> tuple[str, bool]:
     """The coupling in words with what the allocation makes of it, and whether it leaves no room."""
 

@@ -1,0 +1,5 @@
+"""`allocator stability FILE`."""
+
+
+def stability_command() -> None:
+    """x."""
