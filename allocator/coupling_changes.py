@@ -73,29 +73,39 @@ def name(coupling: Coupling) -> str:
     return {SameChoice: "same_choice", MaxDistinct: "max_distinct", Implies: "implies"}[type(coupling)]
 
 
-def state(problem: Problem, rows: IntArray, coupling: Coupling) -> tuple[str, bool]:
-    """The coupling in words with what the allocation makes of it, and whether it leaves no room."""
+def told(problem: Problem, coupling: Coupling) -> str:
+    """The coupling in words."""
 
     def place(row: int) -> str:
         return f"{problem.group_names[int(problem.group_of[row])]}={problem.choice_name(row)}"
 
     if isinstance(coupling, Implies):
-        taken = bool(rows[problem.group_of[coupling.if_row]] == coupling.if_row)
-        return f"{place(coupling.if_row)} implies {place(coupling.then_row)}", taken
+        return f"{place(coupling.if_row)} implies {place(coupling.then_row)}"
     if isinstance(coupling, Cardinality):
-        n = int(np.isin(np.array(coupling.rows), rows).sum())
-        listed = _some([place(r) for r in coupling.rows])
-        return f"{coupling.kind} {coupling.count} of {listed}: {n} taken", n == coupling.count or (
-            coupling.kind == "exactly"
-        )
-    labels = problem.label_codes
-    used = {labels.table[c] for c in np.unique(labels.code[rows[list(coupling.groups)]]).tolist()}
+        return f"{coupling.kind} {coupling.count} of {_some([place(r) for r in coupling.rows])}"
     where = _some([problem.group_names[g] for g in coupling.groups])
     if isinstance(coupling, SameChoice):
-        return f"same_choice of {where}: {_some(sorted(used))}", True
-    used -= coupling.ignore
+        return f"same_choice of {where}"
     where = "all groups" if coupling.everywhere else where
-    return f"at most {coupling.count} labels over {where}: {_some(sorted(used))}", len(used) >= coupling.count
+    ignoring = f", not counting {_some(sorted(coupling.ignore))}" if coupling.ignore else ""
+    return f"max_distinct {coupling.count} over {where}{ignoring}"
+
+
+def state(problem: Problem, rows: IntArray, coupling: Coupling) -> tuple[str, bool]:
+    """The coupling in words with what the allocation makes of it, and whether it leaves no room."""
+    text = told(problem, coupling)
+    if isinstance(coupling, Implies):
+        taken = bool(rows[problem.group_of[coupling.if_row]] == coupling.if_row)
+        return f"{text}: {'taken' if taken else 'not taken'}", taken
+    if isinstance(coupling, Cardinality):
+        n = int(np.isin(np.array(coupling.rows), rows).sum())
+        return f"{text}: {n} taken", n == coupling.count or coupling.kind == "exactly"
+    labels = problem.label_codes
+    used = {labels.table[c] for c in np.unique(labels.code[rows[list(coupling.groups)]]).tolist()}
+    if isinstance(coupling, SameChoice):
+        return f"{text}: {_some(sorted(used))}", True
+    used -= coupling.ignore
+    return f"{text}: {_some(sorted(used)) or 'none'}", len(used) >= coupling.count
 
 
 def _some(names: list[str], most: int = 6) -> str:

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from allocator.bounds import find_prices
 from allocator.changes import Changes
@@ -110,7 +112,7 @@ class Priced:
         return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
-def first_least(problem: Problem, column: FloatArray) -> IntArray:
+def first_least(problem: Problem, column: NDArray[Any]) -> IntArray:
     """Row of the smallest entry of each group [G], the first among equals; −1 where all are infinite."""
     start = problem.indptr[:-1]
     least = np.minimum.reduceat(column, start)

@@ -31,8 +31,8 @@ def unit_of(problem: Problem, budget: Budget) -> tuple[str, float]:
 
 
 def amount(problem: Problem, budget: Budget, value: Number) -> str:
-    """A use or a limit of the row: the number, and for bytes and bits its size as people read it."""
-    text = f"{value}" if isinstance(value, int) else f"{value:.6g}"
+    """A use or a limit of the row: the number in full, and for bytes and bits its size as people read it."""
+    text = repr(value)
     spec = problem.resources[budget.resource] if budget.resource is not None else None
     if spec is None or spec.unit not in ("byte", "bit"):
         return text
