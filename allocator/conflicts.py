@@ -213,4 +213,6 @@ def _line(problem: Problem, member: Member, alone: bool) -> str:
     told_ = f"{member.text}: the {word if member.proved else f'{word} found'} that works is {size(member.relaxed)}"
     if member.enough is not None and member.enough != member.relaxed:
         told_ += f", beside all other constraints {size(member.enough)}"
-    return f"{told_}; {'it' if alone else 'under the rest it'} can be {size(member.least)} to {size(member.most)}{other}"
+    return (
+        f"{told_}; {'it' if alone else 'under the rest it'} can be {size(member.least)} to {size(member.most)}{other}"
+    )
