@@ -56,13 +56,13 @@ def chosen(problem: Problem, solution: Given) -> Chosen:
         if str(solution).endswith(".npz"):
             choice = read_arrays(read_bytes(solution), str(solution), "solution")["choice"]
             choice = choice if len(choice) else None
-        return _from_head(problem, file, choice, _same_file(problem, file.problem))
+        return _from_head(problem, file, choice, _same_content(problem, file.problem))
     if isinstance(solution, SolutionFile):
-        return _from_head(problem, solution, None, _same_file(problem, solution.problem))
+        return _from_head(problem, solution, None, _same_content(problem, solution.problem))
     if isinstance(solution, Solution):
         allocation = solution.allocation
         same = allocation is not None and (
-            _same_parts(problem, allocation.problem) or _same_file(problem, solution.problem)
+            _same_parts(problem, allocation.problem, solution.problem) or _same_content(problem, solution.problem)
         )
         index = allocation.choice if allocation is not None and same else None
         return _from_head(problem, solution, index, same)
@@ -104,16 +104,15 @@ def _from_head(problem: Problem, head: Solution | SolutionFile, choice: NDArray[
     return Chosen(stated, outcome, multipliers if known else None, head.status if same else None, tuple(warnings))
 
 
-def _same_parts(problem: Problem, other: Problem) -> bool:
-    """Whether two problems differ in nothing but budgets, told without looking at the numbers."""
+def _same_parts(problem: Problem, solved: Problem, identity: Mapping[str, Any]) -> bool:
+    """Whether a problem with a solution's overrides is what was solved, told without looking at the numbers."""
+    stated, _ = _overridden(problem, identity.get("overrides") or {})
     names = [f.name for f in dataclasses.fields(Problem) if f.name not in ("budgets", "file_sha256")]
-    return all(getattr(problem, name) is getattr(other, name) for name in names)
+    return stated.budgets == solved.budgets and all(getattr(stated, name) is getattr(solved, name) for name in names)
 
 
-def _same_file(problem: Problem, identity: Mapping[str, Any]) -> bool:
-    written = identity.get("file_sha256")
-    if written is not None and written == problem.file_sha256:
-        return True
+def _same_content(problem: Problem, identity: Mapping[str, Any]) -> bool:
+    """By the hash of the content; that of the file outlives changes in memory."""
     return identity.get("sha256") == content_sha256(problem)
 
 

@@ -233,7 +233,7 @@ class Explanation:
         for row, use, room, price in zip(
             self.problem.budgets, self.outcome.used, self.outcome.slack, self.multipliers, strict=True
         ):
-            says = wording.price(self.problem, row, price, self.per)
+            says = wording.price(self.problem, row, price, self.per) if self._priced is not None else "no price"
             rows.append(
                 {"row": row.name, "max": row.max, "min": row.min, "used": use, "slack": room, "multiplier": price}
                 | {"says": says}

@@ -208,7 +208,7 @@ def _draws(
     problem: Problem, names: list[str], samples: int, seed: int, correlated: bool, tally: _Tally
 ) -> Iterator[Problem]:
     for i in range(samples):
-        rng = np.random.default_rng([seed, i])
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
         scores = dict(problem.scores)
         for name in names:
             count = problem.group_count if correlated else problem.choice_count

@@ -44,7 +44,7 @@ def amount(problem: Problem, budget: Budget, value: Number) -> str:
 def price(problem: Problem, budget: Budget, value: float | None, per: str) -> str:
     """What a multiplier says: what one more unit of the limit buys."""
     if value is None:
-        return "no price"
+        return "forbids single choices, so it has no price"
     if value == 0:
         return "worth nothing at these prices"
     unit, size = unit_of(problem, budget)

@@ -71,7 +71,7 @@ def check(rows: dict[str, Any], found: Conflict) -> None:
 
 def test_conflicts_are_irreducible_and_relaxations_are_the_mildest() -> None:
     infeasible, sizes = 0, set()
-    for seed in range(times(300)):
+    for seed in range(times(200)):
         rows = random_rows(seed, PARTS, most_allocations=60)
         found = conflict(Problem.from_rows(rows))
         check(rows, found)

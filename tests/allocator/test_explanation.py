@@ -36,7 +36,7 @@ def changed(places: Places, g: int, k: int) -> Places:
 
 def test_runner_up_is_the_best_of_all_single_changes() -> None:
     compared = found = 0
-    for seed in range(times(300)):
+    for seed in range(times(200)):
         reference = Reference(random_rows(seed, PARTS - {"same_choice"}))
         places = some_allocation(reference, seed)
         if places is None:
@@ -71,7 +71,7 @@ def test_runner_up_is_the_best_of_all_single_changes() -> None:
                 rel=1e-9,
                 abs=1e-6 + 1e-15 * largest,
             )
-    assert compared > found > times(200)
+    assert compared > found > times(100)
 
 
 def values_of(reference: Reference, g: int) -> list[float]:
@@ -99,7 +99,7 @@ def uses_of(reference: Reference, g: int, row: dict[str, Any]) -> list[float]:
 
 def test_intervals_hold_the_prices_at_which_a_scan_finds_the_choice_best() -> None:
     inside = outside = 0
-    for seed in range(times(300)):
+    for seed in range(times(200)):
         reference = Reference(random_rows(seed, LINEAR - {"max_masks"}))
         places = some_allocation(reference, seed)
         if places is None:
@@ -126,7 +126,7 @@ def test_intervals_hold_the_prices_at_which_a_scan_finds_the_choice_best() -> No
                     assert (low <= price <= high) == (margin == 0), f"random_rows({seed}) {g} {i} at {price}"
                     inside += margin == 0
                     outside += margin != 0
-    assert min(inside, outside) > times(500)
+    assert min(inside, outside) > times(300)
 
 
 def scanned(base: list[float], uses: list[float], free: list[int], row: dict[str, Any]) -> list[float]:
@@ -230,7 +230,7 @@ def test_couplings_say_whether_there_is_room_and_what_they_rule_out(example) -> 
     problem = Problem.from_rows(example)
     explained = explain(problem, allocator.solve(problem))
     told = explained.couplings()
-    assert [c["tight"] for c in told] == [True, True, False, True] or len(told) == len(problem.couplings)
+    assert [c["tight"] for c in told] == [True, True, False, True]
     everything = Reference(example)
     places = tuple((explained.outcome.rows - problem.indptr[:-1]).tolist())
     for i, coupling in enumerate(told):
@@ -272,7 +272,7 @@ def test_what_is_not_a_sum_has_no_prices_and_says_why() -> None:
     assert explained.counts["unpriced"] == 3
     assert np.isnan(explained.reduced_cost).all()
     assert np.isnan(explained.interval(0)[0]).all()
-    assert explained.group("a").by_price is None if hasattr(explained.group("a"), "by_price") else True
+    assert explained.group("a").best_other_by_price is None
 
 
 def test_document_is_plain_data_and_shows_the_worst_runner_up_first(example) -> None:
@@ -295,14 +295,13 @@ def test_errors_name_the_thing() -> None:
     with pytest.raises(UsageError, match="does not belong"):
         explain(knapsack(), [1, 2])
     assert isinstance(explained, Explanation)
-    assert "3 price" in repr(explained) or "groups" in repr(explained)
+    assert repr(explained) == "Explanation(3 groups: 3 price)"
 
 
 def test_rows_with_both_sides_and_minima() -> None:
     problem = knapsack().replace(budgets=(Budget("bytes", min=10500),), minimize={"loss": -1.0})
     explained = explain(problem, allocator.solve(problem))
     assert all(m <= 0 for m in explained.multipliers)
-    low, high = explained.interval(0)
+    _, high = explained.interval(0)
     assert (high[~np.isnan(high)] <= 0).all()
     assert "less would save" in explained.budgets()[0]["says"]
-    assert low[0] <= high[0] or np.isnan(low[0])
