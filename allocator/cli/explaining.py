@@ -134,7 +134,7 @@ def _uses(problem: Problem, other: Alternative) -> str:
 
 MEANING = {
     "price": "best by price",
-    "fill": "fill choices",
+    "fill": "taken to make the budgets fit",
     "coupling": "held by a coupling",
     "improvable": "that a single change improves",
     "forced": "forced",

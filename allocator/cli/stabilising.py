@@ -54,7 +54,9 @@ def describe(found: Stability) -> None:
     if found.clipped:
         say(f"warning: {found.clipped:.2%} of the redrawn scores fell below 0, which a p-norm forbids; they count 0")
     kept, groups = told["groups_always_kept"], told["groups"]
-    print(f"  {kept} of {groups} groups always keep their choice; a choice is kept in {told['mean_share_kept']:.1%}")
+    print(
+        f"  {kept} of {groups} groups always keep their choice; a choice is kept in {_share(told['mean_share_kept'])}"
+    )
     if found.broken:
         print(f"  the stated allocation breaks a row in {found.broken} of {found.samples} samples")
     print(f"  objective as filed {number(found.objective_as_filed)}")
@@ -63,10 +65,15 @@ def describe(found: Stability) -> None:
     table(columns, [(words, *(number(v) for v in told[key].values())) for words, key in named])
     if told["flips"]:
         lines = [
-            (f["group"], f["stated"], f"{f['stays']:.0%}", ", ".join(f"{c} {s:.0%}" for c, s in f["taken"].items()))
+            (f["group"], f["stated"], _share(f["stays"]), ", ".join(f"{c} {_share(s)}" for c, s in f["taken"].items()))
             for f in told["flips"]
         ]
         table(("group", "stated", "stays", "taken"), lines)
         more = groups - kept - len(lines)
         if more > 0:
             print(f"and {more} more groups that flip")
+
+
+def _share(share: float) -> str:
+    """Per cent, never rounded up to all of them."""
+    return f"{100 * share:.3g} %" if share == 1 or share < 0.9995 else ">99.9 %"
