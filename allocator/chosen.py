@@ -80,7 +80,8 @@ def _evaluated(problem: Problem, choice: NDArray[Any]) -> Outcome:
 
 
 def _from_head(problem: Problem, head: Solution | SolutionFile, choice: NDArray[Any] | None, same: bool) -> Chosen:
-    if choice is None and not head.choices:
+    held = head.allocation is not None if isinstance(head, Solution) else bool(head.choices) or choice is not None
+    if not held:
         raise UsageError(
             f"the solution holds no allocation (status {head.status!r}); `allocator explain FILE` without it, or "
             "allocator.conflict(problem), says what excludes each other"
@@ -96,7 +97,7 @@ def _from_head(problem: Problem, head: Solution | SolutionFile, choice: NDArray[
     if choice is not None:
         outcome = _evaluated(stated, choice)
     else:
-        rows, extra = _rows(stated, head.choices or {})
+        rows, extra = _rows(stated, _named(head) if isinstance(head, Solution) else head.choices or {})
         outcome = Outcome(stated, rows)
         warnings += extra
     multipliers = tuple(head.multipliers)
@@ -127,6 +128,15 @@ def _overridden(problem: Problem, overrides: Mapping[str, Any]) -> tuple[Problem
         else:
             warnings.append(f"the solution was asked for {name} {change}, which this problem does not have")
     return problem, warnings
+
+
+def _named(solution: Solution) -> dict[str, str]:
+    """Group → choice, all at once: one by one is slow for many groups."""
+    assert solution.allocation is not None
+    solved = solution.allocation.problem
+    names = solved.choice_names.resolved(solved.places)
+    codes = names.code[solution.allocation.rows()].tolist()
+    return {g: names.table[c] for g, c in zip(solved.group_names, codes, strict=True)}
 
 
 def _rows(problem: Problem, choices: Mapping[str, str]) -> tuple[IntArray, tuple[str, ...]]:

@@ -147,6 +147,8 @@ def sentence(
         return "may not be taken: it is forbidden, or another choice is pinned"
     if kind == IMPROVABLE:
         assert better is not None
+        if better.objective >= 0:
+            return f"{_named(better)} is as good with a smaller Σ unary, and keeps everything"
         return f"{_named(better)} is better by {-better.objective:.3g} and keeps everything"
     if kind == UNPRICED:
         return "there are no prices to say why"

@@ -226,6 +226,31 @@ def test_groups_of_a_same_choice_change_together(example) -> None:
     assert explained.group("head").why == "forced: pinned"
 
 
+def test_changes_of_tied_groups_are_as_feasible_and_as_good_as_they_say() -> None:
+    tied = 0
+    for seed in range(times(150)):
+        reference = Reference(random_rows(seed, PARTS))
+        places = some_allocation(reference, seed)
+        if places is None:
+            continue
+        problem = Problem.from_rows(reference.rows)
+        explained = explain(problem, places)
+        json.dumps(explained.to_json(most=99))
+        now, slip = reference.objective(places), 1e-12 * reference.scale + 4 * reference.noise
+        for group in problem.group_names:
+            reason = explained.group(group)
+            tied += bool(reason.changes_with)
+            for other in (reason.runner_up, reason.best_other_by_price, reason.next_better):
+                if other is None:
+                    continue
+                names = reference.names(places) | dict(other.choices)
+                rows = np.array([problem.row(g, c) for g, c in names.items()]) - problem.indptr[:-1]
+                taken = tuple(rows.tolist())
+                assert bool(other.breaks) == bool(reference.violations(taken)), f"random_rows({seed}) {group} {other}"
+                assert other.objective == pytest.approx(reference.objective(taken) - now, abs=slip + 1e-15 * abs(now))
+    assert tied > times(10)
+
+
 def test_couplings_say_whether_there_is_room_and_what_they_rule_out(example) -> None:
     problem = Problem.from_rows(example)
     explained = explain(problem, allocator.solve(problem))
