@@ -25,6 +25,9 @@ _HOMES = {
     "Frontier": "allocator.curve",
     "frontier": "allocator.pareto",
     "load_frontier": "allocator.pareto",
+    "explain": "allocator.explanation",
+    "conflict": "allocator.conflicts",
+    "stability": "allocator.resampling",
     "solvers": "allocator.listing",
     "Workload": "allocator.workload",
     "Space": "allocator.space",
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
     from allocator.applier.apply import apply_
     from allocator.applier.checkpoint import compress, load_compressed
     from allocator.comparison import compare
+    from allocator.conflicts import conflict
     from allocator.curve import Frontier
+    from allocator.explanation import explain
     from allocator.formats.problems import load_problem, save_problem
     from allocator.formats.solutions import load_solution
     from allocator.listing import solvers
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from allocator.problem import Problem
     from allocator.profiling import profile
     from allocator.protocols import Exactness, Limits
+    from allocator.resampling import stability
     from allocator.solution import Allocation, Answer, Solution
     from allocator.space import Space
     from allocator.workload import Workload
@@ -64,6 +70,8 @@ __all__ = [
     "apply_",
     "compare",
     "compress",
+    "conflict",
+    "explain",
     "frontier",
     "load_compressed",
     "load_frontier",
@@ -73,6 +81,7 @@ __all__ = [
     "save_problem",
     "solve",
     "solvers",
+    "stability",
 ]
 
 

@@ -15,10 +15,12 @@ from allocator.cli.comparing import compare_command
 from allocator.cli.converting import convert_command
 from allocator.cli.demonstrating import demo_command
 from allocator.cli.diagnosing import doctor_command
+from allocator.cli.explaining import explain_command
 from allocator.cli.fronting import frontier_command
 from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
 from allocator.cli.profiling import profile_command
 from allocator.cli.solving import solve_command
+from allocator.cli.stabilising import stability_command
 
 app = typer.Typer(
     name="allocator",
@@ -33,6 +35,8 @@ app.command("check")(check_command)
 app.command("solve")(solve_command)
 app.command("compare")(compare_command)
 app.command("frontier")(frontier_command)
+app.command("explain")(explain_command)
+app.command("stability")(stability_command)
 app.command("convert")(convert_command)
 app.command("profile")(profile_command)
 app.command("apply")(apply_command)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from allocator.problem import Problem
     from allocator.solution import Solution
 
+INFEASIBLE = 3
+CONFLICT_SECONDS = 10.0  # for what excludes each other, after an infeasible solve
+
 
 def solve_command(
     file: Annotated[str, typer.Argument(help="problem.json; - is stdin.")],
@@ -75,7 +78,10 @@ def solve_command(
         print_json(solution_to_json(solution))
     elif out != "-":
         _describe(stated, solution)
-    raise typer.Exit(code or exit_code(solution))
+    code = code or exit_code(solution)
+    if code == INFEASIBLE:
+        _say_conflict(stated, time_limit)
+    raise typer.Exit(code)
 
 
 def _with_objective(solution: Solution, original: Problem, objective: str) -> Solution:
@@ -95,12 +101,23 @@ def exit_code(solution: Solution) -> int:
         return 0
     if solution.status == "infeasible":
         say("infeasible: proved")
-        return 3
+        return INFEASIBLE
     if solution.claim == "infeasible":
         say("infeasible: the backend claims it, the core has no proof")
-        return 3
+        return INFEASIBLE
     say("no allocation found; raise the time limit, loosen a budget, or use another solver")
     return 4
+
+
+def _say_conflict(problem: Problem, time_limit: float | None) -> None:
+    """Which constraints exclude each other, in short, on stderr."""
+    from allocator.conflicts import conflict
+
+    seconds = CONFLICT_SECONDS if time_limit is None else min(CONFLICT_SECONDS, time_limit)
+    found = conflict(problem, time_limit=seconds, whole=False)
+    if found.status == "infeasible":
+        for line in (found.headline, *(f"  {line}" for line in found.lines)):
+            say(line)
 
 
 def _limit(row: Any) -> str:
