@@ -38,6 +38,7 @@ def draw_frontier(problem: Problem, found: Frontier, path: str) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     from allocator.errors import UsageError
 
@@ -56,9 +57,15 @@ def draw_frontier(problem: Problem, found: Frontier, path: str) -> None:
         for limit in (row.max, row.min):
             if limit is not None:
                 axes.axvline(float(limit), color="C2", linestyle=":", label=None if i else "budget")
-    if min([*objectives.tolist(), *[o for *_, o in uniform]]) > 0:
+    values = np.array([*objectives.tolist(), *[o for *_, o in uniform]])
+    if values.min() > 0:
         axes.set_yscale("log")
-    axes.set_xlabel(f"{found.resource} ({problem.resources[found.resource].unit})")
+    elif values.max() > 0:  # logarithms above the size of what is below 0
+        axes.set_yscale("symlog", linthresh=max(-float(values.min()), 1e-4 * float(values.max())))
+        axes.set_ylim(2 * float(values.min()), 2 * float(values.max()))
+    unit = problem.resources[found.resource].unit
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B" if unit == "byte" else ""))
+    axes.set_xlabel(found.resource if unit in ("byte", "1") else f"{found.resource} ({unit})")
     axes.set_ylabel("objective" if list(problem.minimize) != ["loss"] else "loss")
     axes.legend()
     try:
