@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 test test-long lint format notebooks bench-solvers \
-	bench-solvers-quick clean
+	bench-solvers-goals bench-solvers-quick clean
 
 demo: .venv/.runtime
 	$(BIN)/allocator demo
@@ -51,6 +51,9 @@ notebooks: .venv/.dev
 # BENCH="--cases 'SC-*' --solvers exact,scipy_milp" measures less, and one result at a time is kept: run it again to go on.
 bench-solvers: .venv/.runtime
 	$(BIN)/python -m benchmarks.solvers --resume $(BENCH)
+
+bench-solvers-goals: .venv/.runtime
+	$(BIN)/python -m benchmarks.solvers --goals --resume --out benchmark-out/solvers-goals $(BENCH)
 
 bench-solvers-quick: .venv/.runtime
 	$(BIN)/python -m benchmarks.solvers --quick --resume --out benchmark-out/solvers-quick $(BENCH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from allocator.statement import FloatArray, IntArray
 FOUND, DONE, PAUSED, OUT_OF_TIME = 1, 2, 3, 4
 LEAF = 8  # points in a bucket of the table
 TABLES = ((150_000, 1 << 12), (1_000_000, 1 << 15), (8_000_000, 1 << 18))  # after so many nodes, so many points
+A_POINT = 8e-8  # seconds that a point of a table takes under each vector, at most
 WIDTH = 4  # vectors come in fours, as wide registers take them
 
 
@@ -114,7 +116,9 @@ class Search:
             self.nodes = int(state[1])
             if status != PAUSED or self.nodes >= most_nodes:
                 return status
-            self._hang_table(native, self.tables.pop(0)[1])
+            points = self.tables.pop(0)[1]
+            if deadline - monotonic() > A_POINT * points * self.sizes[1]:  # else the time is better spent on nodes
+                self._hang_table(native, points)
 
     def taken(self) -> IntArray:
         """The candidate: index of a choice per open group [D]."""

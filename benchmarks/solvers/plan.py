@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import allocator
 from allocator.comparison import solver_from_text, split_spec
 from allocator.errors import AllocatorError, UsageError
 from benchmarks.solvers.case import Case
+from benchmarks.solvers.goals import GOALS, SUBJECT
 from benchmarks.solvers.records import MIPS
 
 SOLVERS = (
@@ -81,6 +83,22 @@ def why_not(case: Case, entrant: Entrant) -> str | None:
     if entrant.mip and case.groups > MIP_MEMORY:
         return f"memory: a model of {case.groups} groups does not fit beside its library's copies of it"
     return None
+
+
+def asked_by_goals(case: Case, entrant: Entrant) -> bool:
+    """Whether a goal needs this backend on this case: MIPs only where a ratio is asked for."""
+    for goal in GOALS:
+        if not fnmatchcase(case.name, goal.cases):
+            continue
+        if entrant.text == FRONTIER:
+            wanted = goal.quantity == "frontier"
+        elif entrant.mip:
+            wanted = goal.ratio is not None
+        else:
+            wanted = entrant.text == (f"{SUBJECT}@{goal.engine}" if goal.engine else SUBJECT)
+        if wanted:
+            return True
+    return False
 
 
 def rounds(case: Case, entrant: Entrant, wanted: int) -> int:

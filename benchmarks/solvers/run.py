@@ -23,7 +23,7 @@ from benchmarks.solvers import records, report
 from benchmarks.solvers.case import Case
 from benchmarks.solvers.instances import pick
 from benchmarks.solvers.measure import Job
-from benchmarks.solvers.plan import FRONTIER, SOLVERS, Entrant, entrants, order, rounds, why_not
+from benchmarks.solvers.plan import FRONTIER, SOLVERS, Entrant, asked_by_goals, entrants, order, rounds, why_not
 from benchmarks.solvers.records import Record, Seconds, Times
 from benchmarks.solvers.tables import duration
 from benchmarks.solvers.watch import Ended, run_process
@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         int(options.memory_limit * 2**30),
     )
     todo = order(cases, chosen)
+    if options.goals:
+        todo = [(case, entrant) for case, entrant in todo if asked_by_goals(case, entrant)]
     names = dict.fromkeys(e.backend for e in chosen if e.text != FRONTIER)
     try:
         for name in names:
@@ -88,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.solvers", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the short list of cases, one round, 5 s")
+    parser.add_argument("--goals", action="store_true", help="only what the goals table needs; a quarter of an hour")
     parser.add_argument("--cases", help="comma-separated shell patterns of name or name@seed")
     parser.add_argument("--solvers", default=SOLVERS, help="a,b[option=value],c@numpy; default %(default)s")
     parser.add_argument("--time-limit", type=float, help="seconds per call; default 60, quick 5")
