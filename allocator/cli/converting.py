@@ -20,7 +20,9 @@ def convert_command(
     form: Annotated[
         str | None, typer.Option(help="rows or columns: of a problem.json; default the other one than FILE has.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Of a table: group=layer,cost.bytes=size,… (part=column).")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Of a table: group=layer,cost.bytes=size,… (part=column).")
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="Of a table: score, or score=weight,…; default the first.")] = None,
     units: Annotated[str | None, typer.Option(help="Of a table: resource=unit,…")] = None,
     budget: Annotated[list[str] | None, typer.Option(help="r=V, written into the problem.")] = None,

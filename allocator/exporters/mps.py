@@ -46,11 +46,11 @@ def mps_lines(program: Program) -> Iterator[str]:
     for variable, entries in zip(program.variables, columns, strict=True):
         if variable.integer != integer:
             integer = variable.integer
-            yield f" MARKER 'MARKER' {'INTORG' if integer else 'INTEND'}"
+            yield f" MARKER 'MARKER' '{'INTORG' if integer else 'INTEND'}'"
         yield f" {variable.name} objective {variable.cost}"
         yield from (f" {variable.name} {name} {coefficient}" for name, coefficient in entries)
     if integer:
-        yield " MARKER 'MARKER' INTEND"
+        yield " MARKER 'MARKER' 'INTEND'"
     yield "RHS"
     yield from (f" RHS {row.name} {row.limit}" for row in program.rows if row.limit != "0")
     yield "BOUNDS"

@@ -76,7 +76,7 @@ class _Writer:
         if self.model.hopeless is not None:
             name = self.words.name("nothing")
             self.comments.append(f"infeasible: {self.model.hopeless}")
-            return Program(self.comments, [Variable(name, True, "0")], [Line("infeasible", [0], ["0"], ">=", "1")])
+            return Program(self.comments, [Variable(name, True, "0")], [_impossible("impossible")])
         written = scaled(self.model)
         names = self.names()
         variables = [
@@ -140,13 +140,16 @@ class _Writer:
                 self.comments.append(f"{name}: has integers beyond 2^53, which readers round")
             coefficients = [str(v) if exact else _text(math.ldexp(v, power)) for v in value.tolist()]
             limits = [None if x is None else str(x) if exact else _text(math.ldexp(x, power)) for x in (lo, hi)]
+            if not len(index):
+                if (lo or 0) > 0 or (hi or 0) < 0:
+                    yield _impossible(name)
+                continue
             yield from self.sides(name, index.tolist(), coefficients, *limits)
 
     def sides(
         self, name: str, index: list[int], coefficients: list[str], lo: str | None, hi: str | None
     ) -> Iterator[Line]:
-        """One line, or two where the limits differ; a row of nothing keeps a zero, since it may be impossible."""
-        index, coefficients = index or [0], coefficients or ["0"]
+        """One line, or two where the limits differ."""
         if lo is not None and lo == hi:
             yield Line(name, index, coefficients, "=", lo)
             return
@@ -184,6 +187,11 @@ class _Writer:
             for name, meaning in words.changed.items():
                 if meaning:
                     self.comments.append(f"{name}: {meaning}")
+
+
+def _impossible(name: str) -> Line:
+    """A row that no program keeps: the first variable, at most 1, is 2 (readers refuse rows of nothing)."""
+    return Line(name, [0], ["1"], ">=", "2")
 
 
 def _text(value: float) -> str:

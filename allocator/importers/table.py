@@ -255,4 +255,3 @@ def _weight(score: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"loss {score}={text}: the weight is not a number") from None
-
