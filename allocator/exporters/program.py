@@ -101,11 +101,9 @@ class _Writer:
         for a, b in zip(model.products.first.tolist(), model.products.second.tolist(), strict=True):
             found.append(words.name("y", *pairs[a], *pairs[b]))
         labels = problem.label_codes
-        for members in model.labels:
-            found.append(words.name("label", labels.table[int(labels.code[model.row[members[0]]])]))
-        for i, _ in enumerate(model.maxima):
-            found.append(words.name("max", str(i)))
-        return found
+        texts = [labels.table[int(labels.code[model.row[members[0]]])] for members in model.labels]
+        found += [words.name("label", text) for text in texts]
+        return found + [words.name("max", str(i)) for i, _ in enumerate(model.maxima)]
 
     def objective(self, written: Scaled) -> None:
         """How to get the problem's objective from the program's value."""
@@ -179,7 +177,7 @@ class _Writer:
             base += self.problem.resources[row.resource].offset
         unit = "" if block.unit == 1 else f"{block.unit} * "
         factor = f" * 2^{-power}" if power else ""
-        self.comments.append(f"{name}: {ascii(row.name)} = {unit}left side{factor} + {base!r}")
+        self.comments.append(f"{name}: {row.name!a} = {unit}left side{factor} + {base!r}")
 
     def meanings(self) -> None:
         """What stands behind names that had to be altered."""

@@ -178,7 +178,8 @@ class _Rows:
             return None
 
     def fault(self, part: str | None, message: str) -> None:
-        column = f", column {self.table.header[self.parts[part]]!r}" if part in self.parts else ""
+        place = self.parts.get(part or "")
+        column = "" if place is None else f", column {self.table.header[place]!r}"
         self.faults.append(Fault(f"{self.path}, {self.where}{column}", message))
         if len(self.faults) >= MOST_FAULTS:
             raise ProblemError(self.faults, "table")
