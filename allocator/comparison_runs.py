@@ -169,10 +169,11 @@ def _failure(ended: Ended, limits: RunLimits) -> dict[str, Any]:
             return {"outcome": outcome, "error": found["reason"]}
     if ended.killed is None:
         return {"outcome": "crashed", "error": ended.error or "its process ended without a word"}
+    held, most = ((size or 0) / 2**20 for size in (ended.peak_bytes, limits.memory))
     reasons = {
         "start": f"was not ready within {START:g} s",
         "time": f"had not ended after {ended.seconds:.0f} s, twice its time limit and {GRACE:g} s",
-        "memory": f"held {(ended.peak_bytes or 0) / 2**20:.0f} MiB, its limit is {(limits.memory or 0) / 2**20:.0f} MiB",
+        "memory": f"held {held:.0f} MiB, its limit is {most:.0f} MiB",
     }
     return {"outcome": "killed", "error": f"killed: {reasons[ended.killed]}", "limit": ended.killed}
 

@@ -88,8 +88,12 @@ def _show(rows: Sequence[Row]) -> None:
     several = len({r.seed for r in rows}) > 1
     memory = any(r.peak_bytes is not None for r in rows)
     head = ["problem", "budget", "solver", *(["seed"] if several else []), "verdict", "claim", "objective", "bound",
-            "gap", "regret", "wall s", "CPU s", *(["peak MiB"] if memory else [])]  # fmt: skip
-    table(head, [_cells(r, several, memory) for r in rows])
+            "gap", "regret", "over bound", "wall s", "CPU s", *(["peak MiB"] if memory else [])]  # fmt: skip
+    shown = [_cells(r, several, memory) for r in rows]
+    for i in range(len(rows) - 1, 0, -1):
+        if (rows[i].problem, rows[i].budget) == (rows[i - 1].problem, rows[i - 1].budget):
+            shown[i][:2] = "", ""
+    table(head, shown)
     said: dict[tuple[str, str], list[str]] = {}
     for r in rows:
         for reason in (*r.wrong, *([r.error] if r.error else [])):
@@ -105,7 +109,8 @@ def _cells(r: Row, several: bool, memory: bool) -> list[str]:
     peak = "" if r.peak_bytes is None else str(round(r.peak_bytes / 2**20))
     return [
         r.problem, r.budget, r.solver, *([str(r.seed)] if several else []), r.verdict, r.claim or "",
-        number(r.objective), number(r.proven_bound), number(r.gap), number(r.regret), f"{r.seconds:.3f}",
+        number(r.objective), number(r.proven_bound), number(r.gap), number(r.regret), number(r.bound_regret),
+        f"{r.seconds:.3f}",
         "–" if r.cpu_s is None else f"{r.cpu_s:.3f}", *([peak] if memory else []),
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Performance profile (Dolan and Moré, Math. Programming 91, 2002) of a comparison: who is how often how close to best."""
+"""Performance profile (Dolan and Moré, Math. Programming 91, 2002) of a comparison: who is how often near the best."""
 
 from __future__ import annotations
 
