@@ -1,7 +1,9 @@
 """`allocator convert` with tables and solver formats, as a user meets it."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,17 @@ def test_a_table_becomes_a_problem_and_a_program(run, table, tmp_path):
     assert run("convert", table, tmp_path / "q.lp", "--columns", MAP, "--budget", "30")[0] == 0
     assert "Subject To" in (tmp_path / "q.lp").read_text()
     assert run("convert", out, "-", "--to", "lp")[1].startswith("\\ value")
+
+
+def test_the_example_of_the_docs(run, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "ways-in-and-out.md").read_text()
+    [first, second] = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("measured.csv").write_text(first.partition("measured.csv\n")[2].partition("$ ")[0])
+    command, said = re.search(r"\$ allocator (convert measured.*?)\n(.*)", first, re.DOTALL).groups()
+    assert run(*command.split())[2] == said
+    assert run("convert", "problem.json", "model.lp")[0] == 0
+    assert Path("model.lp").read_text() == second.partition("cat model.lp\n")[2]
 
 
 def test_faults_are_lines_on_stderr(run, table):
