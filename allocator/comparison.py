@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from allocator import registry
 from allocator.budgets import apply_budgets
-from allocator.errors import AllocatorError, UsageError
+from allocator.comparison_rows import Row as Row
+from allocator.comparison_rows import judged
+from allocator.comparison_runs import Cell, RunLimits, in_own_process, in_process
+from allocator.errors import UsageError
 from allocator.listing import solvers
-from allocator.pipeline import solve
 from allocator.problem import Problem
 from allocator.protocols import Solver
 from allocator.solution import Solution
@@ -21,34 +21,7 @@ from allocator.statement import Number
 
 _SPEC = re.compile(r"^([A-Za-z0-9_-]+)(?:\[(.*)\])?$")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One backend on one problem at one budget. regret = objective − the best objective of the same problem and budget.
-
-    wrong: what the core found false in the answer; empty when nothing was.
-    """
-
-    problem: str
-    budget: str
-    solver: str
-    status: str
-    claim: str | None
-    objective: float | None
-    loss: float | None
-    proven_bound: float | None
-    claimed_bound: float | None
-    gap: float | None
-    regret: float | None
-    seconds: float
-    limit: str | None
-    totals: Mapping[str, Number]
-    wrong: tuple[str, ...]
-    error: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+Progress = Callable[[str, int, int], None]
 
 
 def compare(
@@ -59,9 +32,14 @@ def compare(
     resource: str | None = None,
     time_limit: float | None = None,
     seed: int = 0,
+    seeds: Sequence[int] | None = None,
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    isolate: bool = False,
+    memory_limit: int | None = None,
+    known: Iterable[Row] = (),
+    progress: Progress | None = None,
     keep: Callable[[Row, Solution], None] | None = None,
+    each: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """Run backends side by side.
 
@@ -72,32 +50,60 @@ def compare(
         resource: what the budgets limit; default the only budgeted resource.
         time_limit: seconds per run.
         seed: of whatever is random.
+        seeds: each in turn, instead of `seed`.
         threads: at most so many per run.
+        isolate: each run in a process of its own, killed at twice its time limit + 10 s, or at its memory limit.
+        memory_limit: bytes resident per run, with all its processes; needs `isolate`.
+        known: rows of an earlier comparison; a run that is among them is not made again.
         progress: called as progress(what, done, total).
-        keep: called with each row and its solution.
+        keep: called with each row and its solution; not with `isolate`.
+        each: called with each new row as soon as it is there, before it is compared with the others.
 
     Returns:
-        Rows in the order problems × budgets × solvers; a backend that fails is a row that says so.
+        Rows in the order problems × budgets × seeds × solvers; a backend that fails is a row that says so.
+
+    Raises:
+        UsageError: an unknown solver, option or budget; a limit that cannot be held.
+        ProblemError: a file is not valid.
     """
-    stated = problems if isinstance(problems, Mapping) else {Path(p).stem: _load(p) for p in problems}
+    if memory_limit is not None and not isolate:
+        raise UsageError("a memory limit needs each run in its own process; add isolate=True")
+    if keep is not None and isolate:
+        raise UsageError("keep wants solutions, which stay in the runs' own processes; leave isolate out")
+    stated = problems if isinstance(problems, Mapping) else _named(problems)
     backends = parse_solvers(solvers)
+    drawn = [seed] if seeds is None else list(seeds)
+    runs = [RunLimits(time_limit, s, threads, isolate, memory_limit) for s in drawn]
     cells = [(name, p, b) for name, p in stated.items() for b in (budgets if budgets is not None else [None])]
-    total = len(cells) * len(backends)
+    total = len(cells) * len(backends) * len(drawn)
+    known = list(known)
+    earlier = {row.key: row for row in known}
     rows: list[Row] = []
-    for i, (name, problem, budget) in enumerate(cells):
-        limited = problem if budget is None else apply_budgets(problem, [str(budget)], resource)
-        cell: list[Row] = []
-        for j, (text, backend) in enumerate(backends):
-            if progress is not None:
-                progress(f"{name} {budget or ''} {text}".replace("  ", " "), i * len(backends) + j, total)
-            row, solution = _run(name, limited, budget, text, backend, time_limit, seed, threads)
-            cell.append(row)
-            if keep is not None and solution is not None:
-                keep(row, solution)
-        rows += _with_regret(cell)
+    for name, problem, budget in cells:
+        cell = Cell(name, problem if budget is None else apply_budgets(problem, [str(budget)], resource), budget)
+        for limits in runs:
+            for text, backend in backends:
+                empty = cell.row(text, backend, limits)
+                what = " ".join(filter(None, (name, str(budget or ""), text)))
+
+                def tick(what: str = what) -> None:
+                    if progress is not None:
+                        progress(what, len(rows), total)
+
+                tick()
+                row, solution = earlier.get(empty.key), None
+                if row is None:
+                    make = in_process if not isolate else in_own_process
+                    row, solution = make(cell, backend, limits, empty, tick)
+                    row = judged([row])[0]
+                    if each is not None:
+                        each(row)
+                rows.append(row if row.problem == name else replace(row, problem=name))
+                if keep is not None and solution is not None:
+                    keep(row, solution)
     if progress is not None:
         progress("done", total, total)
-    return rows
+    return judged(rows, known)
 
 
 def parse_solvers(solvers_: Sequence[str | Solver] | str) -> list[tuple[str, Solver]]:
@@ -135,65 +141,12 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
     return match[1], options
 
 
-def _load(path: str | Path) -> Problem:
+def _named(paths: Sequence[str | Path]) -> dict[str, Problem]:
+    """Problems by the stems of their files, by whole paths where two stems are alike."""
     from allocator.formats.problems import load_problem
 
-    return load_problem(path)
-
-
-def _run(
-    name: str,
-    problem: Problem,
-    budget: str | Number | None,
-    text: str,
-    backend: Solver,
-    time_limit: float | None,
-    seed: int,
-    threads: int | None,
-) -> tuple[Row, Solution | None]:
-    shown = str(budget) if budget is not None else ", ".join(f"{b.name} {_limits(b)}" for b in problem.budgets)
-    started = time.perf_counter()
-    try:
-        s = solve(problem, backend, time_limit=time_limit, seed=seed, threads=threads)
-    except AllocatorError as error:
-        empty: dict[str, Any] = dict.fromkeys(
-            ("claim", "objective", "loss", "proven_bound", "claimed_bound", "gap", "regret", "limit")
-        )
-        seconds = time.perf_counter() - started
-        return Row(
-            problem=name, budget=shown, solver=text, status="error", seconds=seconds, totals={}, wrong=(),
-            error=str(error), **empty,
-        ), None  # fmt: skip
-    false = tuple(r for r in s.reasons if r.startswith(("the backend", "the claimed")))
-    if s.status == "unknown" and s.claim == "infeasible":
-        false = ()
-    return Row(
-        problem=name,
-        budget=shown,
-        solver=text,
-        status=s.status,
-        claim=s.claim,
-        objective=s.objective,
-        loss=s.loss,
-        proven_bound=s.proven_bound,
-        claimed_bound=s.claimed_bound,
-        gap=s.gap,
-        regret=None,
-        seconds=float(s.run["wall_s"]),
-        limit=s.limit,
-        totals=dict(s.totals),
-        wrong=false,
-        error=None,
-    ), s
-
-
-def _limits(budget: Any) -> str:
-    return " ".join(f"{side} {v}" for side, v in (("max", budget.max), ("min", budget.min)) if v is not None)
-
-
-def _with_regret(rows: Iterable[Row]) -> list[Row]:
-    from dataclasses import replace
-
-    rows = list(rows)
-    best = min((r.objective for r in rows if r.objective is not None), default=None)
-    return [replace(r, regret=r.objective - best) if r.objective is not None and best is not None else r for r in rows]
+    stems = [Path(p).stem for p in paths]
+    return {
+        stem if stems.count(stem) == 1 else str(path): load_problem(path)
+        for stem, path in zip(stems, paths, strict=True)
+    }

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 
+from allocator import save_problem
 from benchmarks.solvers import classical, hard, realistic
 from benchmarks.solvers.case import Case
+
+ROWS = 2_000  # groups up to which a file is written in rows, for people to read
 
 
 def all_cases() -> list[Case]:
@@ -38,3 +43,12 @@ def find(key: str) -> Case:
         if case.name == name:
             return Case(name, int(seed or case.seed), case.groups, case.meaning, case.make, case.quick)
     raise ValueError(f"there is no case {name!r}")
+
+
+def write(cases: Iterable[Case], folder: Path) -> Iterator[Path]:
+    """Each case as the problem file name@seed.json (and .npz beyond 2,000 groups); yields the paths once written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        path = folder / f"{case.key}.json"
+        save_problem(case.build(), path, columns=case.groups > ROWS)
+        yield path

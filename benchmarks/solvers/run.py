@@ -21,7 +21,7 @@ from typing import Any
 from allocator.errors import AllocatorError
 from benchmarks.solvers import records, report
 from benchmarks.solvers.case import Case
-from benchmarks.solvers.instances import pick
+from benchmarks.solvers.instances import pick, write
 from benchmarks.solvers.measure import Job
 from benchmarks.solvers.plan import FRONTIER, SOLVERS, Entrant, asked_by_goals, entrants, order, rounds, why_not
 from benchmarks.solvers.records import Record, Seconds, Times
@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list:
         for case in cases:
             print(f"{case.key:<28} {case.groups:>9} groups  {case.meaning}")
+        return 0
+    if options.write is not None:
+        for file in write(cases, options.write):
+            print(file)
         return 0
     path = options.out / "results.jsonl"
     if path.exists() and not options.resume:
@@ -101,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="skip what the folder already holds, whatever limit it had"
     )
     parser.add_argument("--figure", choices=("first", "second", "best"), default="first", help="judged in the table")
+    parser.add_argument("--write", type=Path, help="write the cases to this folder as problem files, and stop")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     return parser
 

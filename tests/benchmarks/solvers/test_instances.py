@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from allocator.bounds import find_prices
+from allocator.formats.digest import content_sha256
+from allocator.formats.problems import load_problem
 from allocator.linear import linearise
 from allocator.protocols import Limits
 from allocator.reduce import reduce
 from benchmarks.solvers import shapes
 from benchmarks.solvers.classical import CLASSES, classical
 from benchmarks.solvers.hard import hard_float
-from benchmarks.solvers.instances import all_cases, find, pick
+from benchmarks.solvers.instances import all_cases, find, pick, write
 from benchmarks.solvers.realistic import network
 from solvers.scipy_milp import ScipyMilp
 
@@ -198,3 +200,11 @@ def test_names_are_unique_and_can_be_picked():
     with pytest.raises(ValueError, match="no case 'nothing'"):
         find("nothing@1")
     assert find("hard-float@77").build().group_count >= 300
+
+
+def test_cases_are_written_as_problem_files(tmp_path):
+    cases = pick("resnet50-pairs,SC-k10-n1000-R1000@1,SC-k10-n10000-R1000@1")
+    for case, path in zip(cases, write(cases, tmp_path / "new"), strict=True):
+        assert path.name == f"{case.key}.json"
+        assert path.with_suffix(".npz").exists() == (case.groups > 2_000)
+        assert content_sha256(load_problem(path)) == content_sha256(case.build())
