@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from allocator.engine import native
 from allocator.statement import BoolArray, FloatArray, IntArray
+from allocator.sums import exact_sum
 
 BLOCK = 2**15  # groups looked at together
 PAIRWISE = 4096  # drops summed in a row before the running total is renewed in twice the precision
@@ -65,15 +65,14 @@ def hull_moves(value: FloatArray, cost: IntArray, indptr: IntArray, free: BoolAr
         ValueError: a group has nothing to take.
     """
     value, cost = np.ascontiguousarray(value, np.float64), np.ascontiguousarray(cost, np.int64)
-    indptr, groups = np.ascontiguousarray(indptr, np.int64), len(indptr) - 1
+    indptr = np.ascontiguousarray(indptr, np.int64)
     free = None if free is None or free.all() else np.ascontiguousarray(free)
     largest = max(float(value.max()), -float(value.min()))
     power = -math.frexp(largest)[1] if 0 < largest < TINY else 0
     kernel = native()
     columns = (value, np.ldexp(value, power) if power else value, cost, indptr, free)
     walk = _in_numpy(*columns) if kernel is None else _in_c(kernel, *columns)
-    ends = (value[indptr[:-1][i : i + BLOCK] + walk.last[i : i + BLOCK]].tolist() for i in range(0, groups, BLOCK))
-    walk.values[-1] = math.fsum(chain.from_iterable(ends))
+    walk.values[-1] = exact_sum(value[indptr[:-1] + walk.last])
     _rise(walk.values)
     slope = np.ldexp(walk.slope, -power) if power else walk.slope
     return Hull(walk.base, walk.group, walk.choice, slope, walk.costs, walk.values)

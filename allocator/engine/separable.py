@@ -18,6 +18,7 @@ from allocator.engine.single import solve_single
 from allocator.evaluation import lower, upper
 from allocator.linear import Linear
 from allocator.statement import IntArray
+from allocator.sums import exact_sum
 
 CLOSE = 2.5e-13  # of Σ_g max |value|
 MOST_STEPS = 20
@@ -83,7 +84,7 @@ def solve_separable(
         if sides:
             prices[sides[0].budget] = float(knapsack.sign)
         return Separated(None, math.inf, math.inf, True, tuple(prices), None, None, found.statistics)
-    total = math.fsum(linear.value[found.rows].tolist())
+    total = exact_sum(linear.value[found.rows])
     certificate = Core(tuple(prices))
     return Separated(found.rows, total, total - found.short, False, tuple(prices), certificate, limit, found.statistics)
 
