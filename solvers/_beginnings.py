@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from allocator.bounds import find_prices
 from allocator.local_search import improved, repaired
 from allocator.protocols import Limits
 from allocator.statement import IntArray
@@ -15,16 +16,18 @@ from solvers._population import Population
 WALK = 400  # steps of the walk to feasibility, and as many again for each group
 STRAY = 0.1  # share of its steps that go anywhere
 LONGEST = 20_000
+PRICED = 2
 
 
 def beginnings(
     ground: Ground, start: IntArray | None, count: int, rng: np.random.Generator, limits: Limits
 ) -> IntArray:
-    """Up to `count` different feasible allocations (rows [P, G]), the caller's or the greedy one first.
+    """Up to `count` different feasible allocations (rows [P, G]), the caller's or else the best greedy one first.
 
-    The greedy one is that of least objective, repaired where it breaks rows and then improved one group at a time,
-    interactions left aside. Random ones are repaired under random values. What couplings or a limited loss then still
-    break is mended by a random walk, for all at once. None at all where that fails too.
+    Greedy ones are of least objective, with and without prices for the budgets, repaired where they break rows and
+    then improved one group at a time, interactions left aside. Random ones are repaired under random values. What
+    couplings or a limited loss then still break is mended by a random walk, for all at once. None at all where that
+    fails too.
     """
     problem, linear = ground.problem, ground.linear
     guesses = [] if start is None else [problem.indptr[:-1] + start]
@@ -35,9 +38,10 @@ def beginnings(
         hits = np.flatnonzero(linear.free & (value == least[problem.group_of]))
         rows = hits[np.searchsorted(hits, problem.indptr[:-1])]
         kept = repaired(dataclasses.replace(linear, value=value), rows)
-        if kept is not None and value is linear.value:
-            kept = improved(linear, kept)
-        guesses.append(rows if kept is None else kept)
+        if value is linear.value:
+            guesses += _greedy(ground, [rows] if kept is None else [improved(linear, kept)])
+        else:
+            guesses.append(rows if kept is None else kept)
     guesses.append(ground.axis.cheapest)
     found: dict[bytes, IntArray] = {}
     broken = []
@@ -53,6 +57,16 @@ def beginnings(
     return np.array(list(found.values())[:count], np.int64).reshape(-1, problem.group_count)
 
 
+def _greedy(ground: Ground, found: list[IntArray]) -> list[IntArray]:
+    """With what the prices of the budgets choose, repaired and improved; the best first."""
+    linear = ground.linear
+    for seen in sorted(find_prices(linear).seen, key=lambda p: -p.bound)[:PRICED]:
+        kept = repaired(linear, seen.rows)
+        if kept is not None:
+            found.append(improved(linear, kept))
+    return sorted(found, key=lambda rows: float(linear.value[rows].sum()))
+
+
 def _mended(ground: Ground, rows: IntArray, rng: np.random.Generator, limits: Limits) -> IntArray:
     """Those that become feasible by giving a random group, again and again, its choice of least excess."""
     walkers = Population(ground, rows)
@@ -66,7 +80,7 @@ def _mended(ground: Ground, rows: IntArray, rng: np.random.Generator, limits: Li
             break
         groups = ground.movable[rng.integers(len(ground.movable), size=len(walkers))]
         members = np.arange(len(walkers))
-        candidates, excess = walkers.candidates(members, groups)
+        candidates, excess, _ = walkers.candidates(members, groups)
         chance = rng.random(excess.shape)
         astray = rng.random(len(walkers)) < STRAY
         excess = np.where(astray[:, None] & np.isfinite(excess), 0.0, excess)

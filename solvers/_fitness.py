@@ -16,7 +16,7 @@ from allocator.statement import FloatArray, IntArray
 Measure = Callable[[NDArray[np.int32], float | None], float]
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """The clock ran out between two measurements."""
 
 
@@ -65,17 +65,18 @@ class Meter:
         self.evaluations = evaluations
 
     def measure(self, choices: IntArray, sample: float | None) -> FloatArray:
-        """The fitness of each allocation [P, G] on a share of the data, None for all; nan counts as infinite, as what a broken
-        model gives does.
+        """The fitness of each allocation [P, G] on a share of the data, None for all.
+
+        What is not finite, such as the loss of a broken model, counts as infinite.
 
         Raises:
-            OutOfTime: the time limit came before all were measured.
+            OutOfTimeError: the time limit came before all were measured.
             SolverError: the function returned something that is not a number.
         """
         out = np.empty(len(choices))
         for i, choice in enumerate(choices):
             if self.limits.left <= 0:
-                raise OutOfTime
+                raise OutOfTimeError
             told = choice if self.limits.expand is None else self.limits.expand(choice)
             value = self.fitness(np.array(told, np.int32), sample)
             self.evaluations += 1

@@ -227,6 +227,4 @@ def _partners(problem: Problem) -> Partners | None:
     here = np.concatenate([index[:, 0], index[:, 1]])
     order = np.argsort(here, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(here, minlength=problem.choice_count))])
-    return Partners(
-        start, np.concatenate([index[:, 1], index[:, 0]])[order], np.concatenate([value, value])[order]
-    )
+    return Partners(start, np.concatenate([index[:, 1], index[:, 0]])[order], np.concatenate([value, value])[order])

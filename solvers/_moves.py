@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from allocator.statement import BoolArray, IntArray
+from allocator.statement import BoolArray, FloatArray, IntArray
 from solvers._population import Population
 
 NEAR = 0.75  # share of an evolution's first changes that go to the next level
+TRIES = 16  # groups that may answer a change in the annealing
+TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ def switch(population: Population, members: IntArray, rng: np.random.Generator, 
     old = population.rows[members, first]
     population.change(members, first, _other(population, first, old, rng, near))
     kept = population.rows[members, second]
-    rows, excess = population.candidates(members, second)
+    rows, excess, _ = population.candidates(members, second)
     mode, pick = rng.random(count), rng.random(count)
     fits = excess == 0
     fits &= (mode >= 1 / 3)[:, None] | (rows == kept[:, None])
@@ -53,6 +55,36 @@ def switch(population: Population, members: IntArray, rng: np.random.Generator, 
     place = np.argmax(hits >= np.maximum(wanted, 1)[:, None], axis=1)
     holds = found > 0
     new = np.where(holds, rows[np.arange(count), place], kept)
+    moved = new != kept
+    population.change(members[moved], second[moved], new[moved])
+    return Switch(members, (first, second), (old, kept), holds)
+
+
+def warm_switch(population: Population, warmth: FloatArray, rng: np.random.Generator, near: float) -> Switch:
+    """A switch in every member whose second half is drawn by its objective: exp(−objective/T) at `warmth` T [P].
+
+    The candidates are all choices of TRIES random groups under which every row holds, "no second change" among them.
+    A drawing of that law is the candidate of least objective − T·Gumbel.
+    """
+    ground, count = population.ground, len(population)
+    members = np.arange(count)
+    first = ground.movable[rng.integers(len(ground.movable), size=count)]
+    old = population.rows[members, first]
+    population.change(members, first, _other(population, first, old, rng, near))
+    groups = ground.movable[rng.integers(len(ground.movable), size=(count, TRIES))]
+    owner = np.repeat(members, TRIES)
+    rows, excess, (objective, tie) = population.candidates(owner, groups.reshape(-1), with_objective=True)
+    kept = population.rows[owner, groups.reshape(-1)]
+    fits = (excess == 0) & ((groups != first[:, None]).reshape(-1, 1) | (rows == kept[:, None]))
+    noise = -np.log(-np.log(rng.random(rows.shape) + TINY) + TINY)
+    with np.errstate(invalid="ignore"):
+        drawn = np.where(fits, objective - np.repeat(warmth, TRIES)[:, None] * noise, np.inf)
+    shape = (count, -1)
+    place = np.lexsort((tie.reshape(shape), drawn.reshape(shape)), axis=1)[:, 0]
+    second = groups[members, place // rows.shape[1]]
+    holds = fits.reshape(shape)[members, place]
+    kept = population.rows[members, second]
+    new = np.where(holds, rows.reshape(shape)[members, place], kept)
     moved = new != kept
     population.change(members[moved], second[moved], new[moved])
     return Switch(members, (first, second), (old, kept), holds)

@@ -93,27 +93,24 @@ class Population:
 
     def objective(self) -> FloatArray:
         """Objective of each member [P], from the running sums."""
-        ground, sums = self.ground, self.sums
-        total = ground.loss_weight * self._loss(sums) if ground.loss_weight else np.zeros(len(self))
-        total = total + sums.loose[:, REST] + ground.constant
-        for (_, _, weight), most in zip(ground.maxima, sums.maxima, strict=True):
-            if weight:
-                total = total + weight * most
-        return total
+        return self._objective(self.sums)
 
     def tie(self) -> FloatArray:
         """Σ unary where that tells equal objectives apart, else 0 [P]."""
-        return self.sums.loose[:, LOSS].copy() if self.ground.lexicographic else np.zeros(len(self))
+        return self._tie(self.sums)
 
     def excess(self) -> FloatArray:
         """By how much each member breaks rows and couplings [P], each against its size; 0 where all hold."""
         return self._excess(self.sums)
 
-    def candidates(self, members: IntArray, groups: IntArray) -> tuple[IntArray, FloatArray]:
-        """For one group of each of some members: the free choices, and the excess with each of them in turn.
+    def candidates(
+        self, members: IntArray, groups: IntArray, *, with_objective: bool = False
+    ) -> tuple[IntArray, FloatArray, FloatArray]:
+        """For one group of each of some members (one may occur again): the free choices, and what each would make.
 
         Returns:
-            rows [n, K], padded with the last; excess [n, K], infinite in the padding.
+            rows [n, K], padded with the last; excess [n, K], infinite in the padding; objective and
+            Σ unary where that breaks ties [2, n, K], if asked for.
         """
         ground, sums = self.ground, self.sums
         counts = ground.counts[groups]
@@ -126,22 +123,42 @@ class Population:
             sums.loose[owner] + ground.loose[flat] - ground.loose[old],
             sums.spans[:0],
             sums.pairs[:0],
-            tuple(counts_[owner] for counts_ in sums.labels),
-            (),
+            tuple(held[owner] for held in sums.labels),
+            self._maxima(members, groups, rows) if with_objective else (),
         )
         every = np.arange(len(flat))
         for label, held in zip(ground.labels, trial.labels, strict=True):
             for row, step in ((old, -1), (flat, 1)):
                 code = label.code[row]
                 held[every[code >= 0], code[code >= 0]] += step
-        if np.isfinite(ground.ceiling) or np.isfinite(ground.floor):
+        if with_objective or self._limited:
             trial.spans = sums.spans[owner] + ground.vectors[flat] - ground.vectors[old]
             trial.pairs = sums.pairs[owner]
             if ground.partners is not None:
                 trial.pairs = trial.pairs + self._with_others(ground.partners, owner, flat)
                 trial.pairs -= self._with_others(ground.partners, owner, old)
-        excess = self._excess(trial).reshape(rows.shape)
-        return rows, np.where(places < counts[:, None], excess, np.inf)
+        excess = np.where(places < counts[:, None], self._excess(trial).reshape(rows.shape), np.inf)
+        if not with_objective:
+            return rows, excess, np.zeros((2, 0))
+        return rows, excess, np.stack([self._objective(trial), self._tie(trial)]).reshape(2, *rows.shape)
+
+    def _maxima(self, members: IntArray, groups: IntArray, rows: IntArray) -> tuple[FloatArray, ...]:
+        """What the maxima become with each of the rows [n, K] in its group; flat."""
+        found = []
+        old = self.rows[members, groups]
+        for (column, least, _), most in zip(self.ground.maxima, self.sums.maxima, strict=True):
+            others = most[members]
+            held = np.flatnonzero(column[old] >= others)
+            if len(held):
+                values = column[self.rows[members[held]]].astype(np.float64)
+                values[np.arange(len(held)), groups[held]] = -np.inf
+                others[held] = np.maximum(values.max(axis=1), least)
+            found.append(np.maximum(others[:, None], column[rows]).reshape(-1))
+        return tuple(found)
+
+    @property
+    def _limited(self) -> bool:
+        return bool(np.isfinite(self.ground.ceiling) or np.isfinite(self.ground.floor))
 
     def _loss(self, sums: Sums) -> FloatArray:
         ground = self.ground
@@ -151,6 +168,19 @@ class Population:
             scale, p = ground.power
             return np.asarray(scale * np.maximum(sums.loose[:, LOSS], 0.0) ** (1 / p))
         return np.asarray(sums.loose[:, LOSS] + sums.pairs + 0.5 * (sums.spans**2 @ ground.eigenvalues))
+
+    def _objective(self, sums: Sums) -> FloatArray:
+        ground = self.ground
+        total = sums.loose[:, REST] + ground.constant
+        if ground.loss_weight:
+            total = total + ground.loss_weight * self._loss(sums)
+        for (_, _, weight), most in zip(ground.maxima, sums.maxima, strict=True):
+            if weight:
+                total = total + weight * most
+        return np.asarray(total)
+
+    def _tie(self, sums: Sums) -> FloatArray:
+        return sums.loose[:, LOSS].copy() if self.ground.lexicographic else np.zeros(len(sums.loose))
 
     def _excess(self, sums: Sums) -> FloatArray:
         ground = self.ground
@@ -167,7 +197,7 @@ class Population:
             if label.kinds > label.count:  # groups that the most frequent labels leave over
                 spare = np.partition(counts, label.kinds - label.count - 1, axis=1)[:, : label.kinds - label.count]
                 total = total + spare.sum(axis=1) / label.groups
-        if np.isfinite(ground.ceiling) or np.isfinite(ground.floor):
+        if self._limited:
             loss = self._loss(sums)
             out = np.maximum(loss - ground.ceiling, 0.0) + np.maximum(ground.floor - loss, 0.0)
             total = total + out / (1.0 + np.abs(loss))
@@ -182,7 +212,8 @@ class Population:
         at = np.arange(len(owner)) - np.repeat(np.cumsum(many) - many, many) + first[owner]
         other = partners.other[at]
         taken = self.rows[members[owner], self.ground.problem.group_of[other]] == other
-        return np.bincount(owner, np.where(taken, partners.value[at], 0.0), len(rows))
+        values: FloatArray = np.where(taken, partners.value[at], 0.0)
+        return np.asarray(np.bincount(owner, values, len(rows)), np.float64)
 
 
 def _summed(ground: Ground, rows: IntArray) -> Sums:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,6 @@ class StateFile:
         Raises:
             UsageError: the file is no state, or that of another problem, solver, seed, start or options.
         """
-        from pathlib import Path
-
         if not self.path or not Path(self.path).exists():
             return None
         try:
@@ -77,13 +77,24 @@ class StateFile:
         """Allocations [P, G] of the file as rows of the columns.
 
         Raises:
-            UsageError: they are not allocations of this problem.
+            ValueError: they are not allocations of this problem.
+        """
+        table = np.array(choices, np.int64).reshape(-1, self.problem.group_count)
+        return np.array([self.problem.evaluate(choice).rows for choice in table], np.int64).reshape(table.shape)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turns what goes wrong while the progress is read into a refusal of the file.
+
+        Raises:
+            UsageError: the file is damaged.
         """
         try:
-            table = np.array(choices, np.int64).reshape(-1, self.problem.group_count)
-            return np.array([self.problem.evaluate(choice).rows for choice in table], np.int64).reshape(table.shape)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"state {self.path!r} is damaged ({error}); {WAY}") from None
+            yield
+        except UsageError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise UsageError(f"state {self.path!r} is damaged ({type(error).__name__}: {error}); {WAY}") from None
 
 
 def _differ(there: Any, here: Any) -> str:

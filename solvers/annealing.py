@@ -14,10 +14,10 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import BoolArray, FloatArray, IntArray
 from solvers._beginnings import beginnings
-from solvers._fitness import Measure, Meter, OutOfTime, as_fitness
+from solvers._fitness import Measure, Meter, OutOfTimeError, as_fitness
 from solvers._ground import Ground
 from solvers._incumbent import Incumbent
-from solvers._moves import Switch, switch
+from solvers._moves import NEAR, Switch, switch, warm_switch
 from solvers._population import Population, Sums
 from solvers._state import StateFile, read, written
 
@@ -25,30 +25,32 @@ STRETCH = 1000  # steps between two writings of the state; sums are added up afr
 SAMPLED = 64  # steps whose losses give the first temperature
 LADDER = (1.0, 0.1, 0.01)  # of it, for one chain after another: no single temperature suits all problems
 BEGINNINGS = 8
-EACH, FEWEST, MOST = 100, 1_000, 20_000  # steps by default: for each group, at least, at most
+EACH, FEWEST, MOST = 40, 500, 10_000  # steps by default: for each group, at least, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annealing:
     """Chains of random changes of one or two groups, a worse one taken with probability exp(−Δ/T), T falling.
 
-    Kirkpatrick, Gelatt and Vecchi, 1983. Every change keeps all rows. The chains are the restarts, run side by side:
-    they begin at a greedy allocation (or the caller's start) and random repaired ones, and at the mean Δ of
-    sampled changes for the worse, a tenth and a hundredth of it in turn; T falls geometrically to `end` of that.
-    Iterations decide, not time: equal seeds give equal answers.
+    Kirkpatrick, Gelatt and Vecchi, 1983. Every change keeps all rows: one group changes at random, and of all that 16
+    others may answer so that the rows hold, or no answer, one is drawn in proportion to exp(−objective/T) (under a
+    fitness, where that would cost a hundred measurements, at random). The chains are the restarts, run side by side:
+    they begin at a greedy allocation (or the caller's start) and random repaired ones, and at the mean Δ of sampled
+    changes for the worse, a tenth and a hundredth of it in turn; T falls geometrically to `end` of that. Iterations
+    decide, not time: equal seeds give equal answers.
 
-    steps: changes proposed to each chain; 0 for 100 for each group, between 1,000 and 20,000.
+    steps: changes proposed to each chain; 0 for 40 for each group, between 500 and 10,000.
     restarts: chains.
     end: last temperature over the first.
     state: path of a file that is written every 1,000 steps (with `fitness` after each step) and gone on from if it is
         there.
     fitness: measured loss of the whole model, (choice int32 [G] of the stated problem, None) → float, less is better;
-        each step is then a measurement for each chain, at most (steps + 1)·restarts + 1 in all, and `steps` has to be
+        each step is then a measurement for each chain, at most (steps + 2)·restarts in all, and `steps` has to be
         given. The answer is the fittest allocation. In Python only; written down by its name.
     """
 
     steps: int = 0
-    restarts: int = 32
+    restarts: int = 9
     end: float = 1e-3
     state: str = ""
     fitness: Measure | None = None
@@ -85,7 +87,7 @@ class Annealing:
             found = search.begin(start) if earlier is None else search.resume(earlier)
             while found and search.step < search.steps and len(ground.movable):
                 search.stretch()
-        except OutOfTime:
+        except OutOfTimeError:
             return search.answer("time")
         return search.answer("time" if not found and limits.left <= 0 else None)
 
@@ -120,20 +122,22 @@ class _Chains:
         which = np.arange(options.restarts) % len(rows)
         self.chains, self.score, self.tie = firsts.take(which), scores[which], ties[which]
         ladder = np.array(LADDER)[np.arange(options.restarts) % len(LADDER)]
+        self.warmth = np.zeros(options.restarts)
         self.warmth = ladder * (self._sampled() if len(self.ground.movable) else 0.0)
         self._save()
         return True
 
     def resume(self, earlier: dict[str, Any]) -> bool:
         """Go on from the state of an earlier run."""
-        self.step, self.evaluations = earlier["step"], earlier["evaluations"]
-        self.rng.bit_generator.state = earlier["rng"]
-        self.chains = Population(self.ground, self.state.rows(earlier["chains"]))
-        self.score, self.tie, self.warmth = (read(earlier[key]) for key in ("scores", "ties", "warmth"))
-        score = read(earlier["best_score"])
-        self.of_start, self.lowest = (float(v) for v in read(earlier["marks"]))
-        best = self.state.rows(earlier["best"])[0]
-        self.best = Incumbent(self.ground.problem, self.limits, best, (float(score[0]), float(score[1])))
+        with self.state.reading():
+            self.step, self.evaluations = earlier["step"], earlier["evaluations"]
+            self.rng.bit_generator.state = earlier["rng"]
+            self.chains = Population(self.ground, self.state.rows(earlier["chains"]))
+            self.score, self.tie, self.warmth = (read(earlier[key]) for key in ("scores", "ties", "warmth"))
+            score = read(earlier["best_score"])
+            self.of_start, self.lowest = (float(v) for v in read(earlier["marks"]))
+            best = self.state.rows(earlier["best"])[0]
+            self.best = Incumbent(self.ground.problem, self.limits, best, (float(score[0]), float(score[1])))
         return True
 
     def stretch(self) -> None:
@@ -141,7 +145,7 @@ class _Chains:
         last = min(self.step + (STRETCH if self.meter is None else 1), self.steps)
         while self.step < last:
             if self.limits.left <= 0:
-                raise OutOfTime
+                raise OutOfTimeError
             self._step(self.options.end ** (self.step / max(self.steps - 1, 1)))
             self.step += 1
         self.chains = Population(self.ground, self.chains.rows)
@@ -149,7 +153,7 @@ class _Chains:
 
     def _step(self, share: float) -> None:
         """One proposal to each chain at that share of its first temperature."""
-        kept, drawn, score, tie = self._propose()
+        kept, drawn, score, tie = self._propose(share)
         worse = self._worse(score, tie)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             chance = np.exp(-np.maximum(worse, 0.0) / (self.warmth * share))
@@ -161,11 +165,14 @@ class _Chains:
         if self.score[first] <= self.lowest:
             self._offer(self.chains.rows[first], float(self.score[first]), float(self.tie[first]))
 
-    def _propose(self) -> tuple[Sums, Switch, FloatArray, FloatArray]:
+    def _propose(self, share: float = 1.0) -> tuple[Sums, Switch, FloatArray, FloatArray]:
         """A switch in every chain, what the sums were before it, and the scores after it."""
         everyone = np.arange(len(self.chains))
         kept = self.chains.sums.take(everyone)
-        drawn = switch(self.chains, everyone, self.rng, 0.0)
+        if self.meter is None:
+            drawn = warm_switch(self.chains, self.warmth * share, self.rng, NEAR)
+        else:
+            drawn = switch(self.chains, everyone, self.rng, NEAR)
         score, tie = self._scores(self.chains, drawn.holds)
         return kept, drawn, score, tie
 

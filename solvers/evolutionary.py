@@ -14,7 +14,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import FloatArray, IntArray
 from solvers._beginnings import beginnings
-from solvers._fitness import Measure, Meter, OutOfTime, as_fitness
+from solvers._fitness import Measure, Meter, OutOfTimeError, as_fitness
 from solvers._ground import Ground
 from solvers._incumbent import Incumbent
 from solvers._moves import NEAR, switch
@@ -40,7 +40,8 @@ class Evolutionary:
     state: path of a file that is written after every generation and gone on from if it is there.
     fitness: measured loss of the whole model, (choice int32 [G] of the stated problem, sample) → float, less is better;
         `sample` is a share of the data below 1, or None for all of it. The answer is then the fittest allocation.
-        In Python only; written down by its name.
+        A generation takes at most offspring + survivors (but the last number) measurements, the beginning as many
+        with starts in place of offspring. In Python only; written down by its name.
     """
 
     generations: int = 150
@@ -67,7 +68,9 @@ class Evolutionary:
         stages = self.stages
         kept, shares = [k for k, _ in stages], [s for _, s in stages]
         if kept[-1] < 1 or sorted(kept, reverse=True) != kept or kept[0] > self.offspring:
-            raise ValueError(f"survivors={self.survivors!r}: give falling numbers from at most {self.offspring} down to 1")
+            raise ValueError(
+                f"survivors={self.survivors!r}: give falling numbers from at most {self.offspring} down to 1"
+            )
         if not all(0 < s <= 1 for s in shares) or shares[-1] != 1:
             raise ValueError(f"samples={self.samples!r}: give shares above 0 and at most 1, the last of them 1")
 
@@ -103,9 +106,9 @@ class Evolutionary:
             found = search.begin(start) if earlier is None else search.resume(earlier)
             while found and search.generation < self.generations and len(ground.movable):
                 if limits.left <= 0:
-                    raise OutOfTime
+                    raise OutOfTimeError
                 search.advance()
-        except OutOfTime:
+        except OutOfTimeError:
             return search.answer("time")
         return search.answer("time" if not found and limits.left <= 0 else None)
 
@@ -145,14 +148,15 @@ class _Evolution:
 
     def resume(self, earlier: dict[str, Any]) -> bool:
         """Go on from the state of an earlier run."""
-        self.generation, self.evaluations = earlier["generation"], earlier["evaluations"]
-        self.rng.bit_generator.state = earlier["rng"]
-        self.parents = self.state.rows(earlier["parents"])
-        self.scores = read(np.array(earlier["scores"], object).reshape(-1)).reshape(-1, 2)
-        score = read(earlier["best_score"])
-        self.of_start = float(read([earlier["start_score"]])[0])
-        best = self.state.rows(earlier["best"])[0]
-        self.best = Incumbent(self.ground.problem, self.limits, best, (float(score[0]), float(score[1])))
+        with self.state.reading():
+            self.generation, self.evaluations = earlier["generation"], earlier["evaluations"]
+            self.rng.bit_generator.state = earlier["rng"]
+            self.parents = self.state.rows(earlier["parents"])
+            self.scores = read(np.array(earlier["scores"], object).reshape(-1)).reshape(-1, 2)
+            score = read(earlier["best_score"])
+            self.of_start = float(read([earlier["start_score"]])[0])
+            best = self.state.rows(earlier["best"])[0]
+            self.best = Incumbent(self.ground.problem, self.limits, best, (float(score[0]), float(score[1])))
         return True
 
     def advance(self) -> None:
