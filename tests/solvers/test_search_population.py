@@ -103,7 +103,7 @@ def test_switches_hold_and_are_undone(rows: dict[str, Any], seed: int, warm: boo
     made = populated(rows, seed, 8)
     if made is None or not len(made[0].movable):
         return
-    ground, population = made
+    population = made[1]
     population = population.take(np.flatnonzero(population.excess() == 0))
     if not len(population):
         return
