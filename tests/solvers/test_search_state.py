@@ -71,6 +71,7 @@ def test_interrupted_anywhere(name: str, measured: bool, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     options = RUNS[name] | {"state": "search.json"} | ({"fitness": fitness} if measured else {})
     whole = content(allocator.solve(problem_of(), solver=name, seed=3, **options))
+    on_disk = Path("search.json").read_bytes()
     Path("search.json").unlink()
     left = Limits.left
     looks = [0]
@@ -92,6 +93,7 @@ def test_interrupted_anywhere(name: str, measured: bool, tmp_path: Path, monkeyp
             assert stops < 100
     assert stops >= (1 if name == "evolutionary" and not measured else 2)
     assert content(resumed) == whole
+    assert Path("search.json").read_bytes() == on_disk  # running sums to the last bit
     monkeypatch.setattr(Limits, "left", left)
     assert content(allocator.solve(problem_of(), solver=name, seed=3, **options)) == whole  # finished: at once
     options["state"] = ""
