@@ -66,7 +66,7 @@ def least(problem: Problem) -> float:
 def test_optimum_of_small_problems() -> None:
     """Measured: all of 500. A floor of 95 % leaves room for other seeds; what is wrong or missed has none."""
     seen: Counter[tuple[str, str]] = Counter()
-    for seed in range(times(40)):
+    for seed in range(times(25)):
         rows = random_rows(seed, PARTS)
         reference, problem = Reference(rows), Problem.from_rows(rows)
         for name, options in SHORT.items():
@@ -91,9 +91,9 @@ def test_optimum_of_small_problems() -> None:
             seen[name, "optimal" if good else "worse"] += 1
     for name in NAMES:
         asked = sum(seen[name, what] for what in ("optimal", "worse", "missed"))
-        assert asked > 20, seen
+        assert asked > 12, seen
         assert seen[name, "optimal"] >= 0.95 * asked, seen
-        assert seen[name, "unsupported"] < 0.1 * times(40), seen
+        assert seen[name, "unsupported"] < 0.1 * times(25), seen
 
 
 @pytest.mark.parametrize(("name", "options", "floor"), [

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocator.problem import Problem
+from allocator.testing.depth import times
 from allocator.testing.random_problems import PARTS
 from allocator.testing.reference import Reference
 from allocator.testing.strategies import problem_rows
@@ -46,6 +47,7 @@ def same_as_fresh(population: Population, reference: Reference) -> None:
         assert (now == then).all()
 
 
+@settings(max_examples=times(60))
 @given(ROWS, st.integers(0, 2**31))
 def test_changes_add_up(rows: dict[str, Any], seed: int) -> None:
     made = populated(rows, seed)
@@ -63,6 +65,7 @@ def test_changes_add_up(rows: dict[str, Any], seed: int) -> None:
         assert objective == pytest.approx(ground.problem.evaluate(choice).objective, rel=1e-9, abs=scale(reference))
 
 
+@settings(max_examples=times(60))
 @given(ROWS, st.integers(0, 2**31))
 def test_candidates_are_what_a_change_would_make(rows: dict[str, Any], seed: int) -> None:
     made = populated(rows, seed)
@@ -85,6 +88,7 @@ def test_candidates_are_what_a_change_would_make(rows: dict[str, Any], seed: int
     assert (found[np.arange(len(members)), 0] == ground.axis.order[ground.axis.starts[groups]]).all()
 
 
+@settings(max_examples=times(60))
 @given(ROWS, st.integers(0, 2**31))
 def test_no_excess_means_feasible(rows: dict[str, Any], seed: int) -> None:
     made = populated(rows, seed, 12)
@@ -98,6 +102,7 @@ def test_no_excess_means_feasible(rows: dict[str, Any], seed: int) -> None:
             assert (excess == 0) == ground.problem.evaluate(choice).feasible
 
 
+@settings(max_examples=times(60))
 @given(ROWS, st.integers(0, 2**31), st.booleans())
 def test_switches_hold_and_are_undone(rows: dict[str, Any], seed: int, warm: bool) -> None:
     made = populated(rows, seed, 8)

@@ -212,7 +212,7 @@ def test_time_limit_keeps_the_state(name: str, tmp_path: Path) -> None:
     whole = allocator.solve(problem_of(), solver=name, **options)
     path.unlink()
     pause = 0.01
-    short = allocator.solve(problem_of(), solver=name, time_limit=1.0, **options)
+    short = allocator.solve(problem_of(), solver=name, time_limit=0.5, **options)
     assert short.limit == "time"
     assert short.allocation is not None
     assert path.exists()
