@@ -45,7 +45,8 @@ class Population:
     """P allocations of one problem: `rows` [P, G] of the columns, and their `sums`.
 
     A change of one group costs O(columns + rank + its pairs); a maximum is looked for again only where the group that
-    held it changes. Feasibility is that of the columns: `Problem.evaluate` has the last word.
+    held it changes. Powers of a p-norm are added up afresh each time: their sizes differ so much that what is left
+    when a large one goes would be rounding. Feasibility is that of the columns: `Problem.evaluate` has the last word.
     """
 
     def __init__(self, ground: Ground, rows: IntArray, sums: Sums | None = None) -> None:
@@ -80,6 +81,8 @@ class Population:
                 code = label.code[rows]
                 counts[members[code >= 0], code[code >= 0]] += step
         self.rows[members, groups] = new
+        if ground.power is not None:
+            sums.loose[members, LOSS] = ground.loose[self.rows[members], LOSS].sum(axis=1)
         for (column, least, _), most in zip(ground.maxima, sums.maxima, strict=True):
             held = column[old] >= most[members]
             most[members] = np.maximum(most[members], column[new])
@@ -126,6 +129,10 @@ class Population:
             tuple(held[owner] for held in sums.labels),
             self._maxima(members, groups, rows) if with_objective else (),
         )
+        if ground.power is not None and with_objective:
+            others = ground.loose[self.rows[members], LOSS]
+            others[np.arange(len(members)), groups] = 0.0
+            trial.loose[:, LOSS] = (others.sum(axis=1)[:, None] + ground.loose[rows, LOSS]).reshape(-1)
         every = np.arange(len(flat))
         for label, held in zip(ground.labels, trial.labels, strict=True):
             for row, step in ((old, -1), (flat, 1)):
