@@ -114,7 +114,8 @@ def solve(
 
     callers: list[Exception] = []
     try:
-        answer = run_backend(backend, reduced.problem, dataclasses.replace(limits, report=note), _start(reduced, start))
+        told = dataclasses.replace(limits, report=note, expand=reduced.expand)
+        answer = run_backend(backend, reduced.problem, told, _start(reduced, start))
     except KeyboardInterrupt:
         raise Interrupted(finish(Answer(choice=seen[-1] if seen else None, limit="interrupt"))) from None
     except AllocatorError:

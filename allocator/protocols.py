@@ -40,6 +40,8 @@ class Limits:
     seed: of whatever is random.
     gap: relative gap (objective − bound)/|objective| at which the search may stop.
     report: called with each better allocation [G] as it is found.
+    expand: from an allocation [G] of the problem that the backend was given to that of the problem as stated (without
+    pins and merged groups); None where they are one. For backends that call functions of the user.
     """
 
     time: float | None = None
@@ -47,6 +49,7 @@ class Limits:
     seed: int = 0
     gap: float = 0.0
     report: Report | None = None
+    expand: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = field(default=None, compare=False, repr=False)
     started: float = field(default_factory=monotonic, compare=False, repr=False)
 
     def __post_init__(self) -> None:
