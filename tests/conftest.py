@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("allocator")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as under a shell's `&`: tests of Ctrl-C would wait for ever
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
