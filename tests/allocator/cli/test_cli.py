@@ -1,34 +1,14 @@
 """The command line as a user meets it: documents on stdout, words on stderr, exit codes, and no traceback."""
 
-import io
 import json
-import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from allocator import load_problem, save_problem
-from allocator.cli import main
 
 EXAMPLE = Path(__file__).parents[2] / "golden" / "example.json"
-
-
-@pytest.fixture
-def run(monkeypatch, capsysbinary):
-    def call(*words, stdin=b""):
-        monkeypatch.setattr(sys, "argv", ["allocator", *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsysbinary.readouterr()
-        assert b"Traceback" not in err
-        return code, out.decode(), err.decode()
-
-    return call
 
 
 def changed(tmp_path, **parts):

@@ -2,11 +2,9 @@
 
 import json
 import math
-import sys
 
 import pytest
 
-from allocator.cli import main
 from allocator.cli.performance import factors
 from allocator.comparison import compare
 from allocator.names import Names, encode
@@ -14,19 +12,8 @@ from allocator.problem import Problem
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["allocator", "compare", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return call
+def run(run):
+    return lambda *words: run("compare", *words)
 
 
 @pytest.fixture

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 import allocator
-from allocator.cli import main
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "tests" / "golden" / "example.json"
-
-
-@pytest.fixture
-def run(monkeypatch, capsysbinary):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["allocator", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsysbinary.readouterr()
-        assert b"Traceback" not in err
-        return code, out.decode(), err.decode()
-
-    return call
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import allocator
-from allocator.cli import main
 from allocator.cli.fronting import representative
 from allocator.cli.plotting import uniform_points
 
@@ -27,22 +26,6 @@ TABLE = """
 
 4 points, each optimal for its own bytes
 """
-
-
-@pytest.fixture
-def run(monkeypatch, capsysbinary):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["allocator", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsysbinary.readouterr()
-        assert b"Traceback" not in err
-        return code, out.decode(), err.decode()
-
-    return call
 
 
 @pytest.fixture
