@@ -130,7 +130,7 @@ class _Watch:
                 tick()
             if not begun and self.events:
                 begun, self.started = True, time.monotonic()
-            self.peak = max(self.peak, sum(_resident(pid) for pid in _family(self.process.pid)))
+            self.peak = max(self.peak, resident_bytes(self.process.pid))
             if most_bytes is not None and self.peak > most_bytes:
                 return "memory"
             spent = time.monotonic() - self.started
@@ -138,6 +138,11 @@ class _Watch:
                 return "start"
             if begun and seconds is not None and spent > seconds:
                 return "time"
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and all its descendants, read from Linux's /proc; 0 where there is none."""
+    return sum(_resident(each) for each in _family(pid))
 
 
 def _family(pid: int) -> Iterator[int]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import allocator
 from allocator.comparison import solver_from_text, split_spec
 from allocator.errors import AllocatorError, UsageError
 from benchmarks.solvers.case import Case
@@ -63,10 +62,7 @@ def entrants(text: str) -> tuple[list[Entrant], list[str]]:
         try:
             if entrant.text.partition("@")[2] not in ("", "numpy"):
                 raise UsageError("the engine after @ can only be numpy")
-            if entrant.text == FRONTIER:
-                if not hasattr(allocator, FRONTIER):
-                    raise UsageError("this version has no allocator.frontier")
-            else:
+            if entrant.text != FRONTIER:
                 solver_from_text(entrant.solver)
             found.append(entrant)
         except AllocatorError as error:

@@ -16,10 +16,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from allocator.runs import resident_bytes
 
 POLL = 0.1
 QUOTED = 500
@@ -94,23 +96,8 @@ def _watch(process: subprocess.Popen[bytes], seconds: float, most_bytes: int) ->
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=POLL)
             return None, peak
-        peak = max(peak, sum(_resident(pid) for pid in _family(process.pid)))
+        peak = max(peak, resident_bytes(process.pid))
         if peak > most_bytes:
             return "memory", peak
         if time.monotonic() > deadline:
             return "time", peak
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in listed.read_text().split():
-                yield from _family(int(child))
-
-
-def _resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-    except (OSError, IndexError):
-        return 0
