@@ -20,7 +20,7 @@ from allocator.errors import AllocatorError, SolverError, UnsupportedError, Usag
 from allocator.features import MEANING
 from allocator.formats.digest import Identity
 from allocator.problem import Problem
-from allocator.protocols import Limits, Report, Solver
+from allocator.protocols import Limits, Report, Solver, options_of
 from allocator.reduce import Reduced, reduce
 from allocator.solution import Answer, Solution
 from allocator.statement import Number
@@ -174,7 +174,7 @@ def _describe(backend: Solver, why: str | None, limits: Limits) -> dict[str, Any
     described = {
         "name": backend.name,
         "version": __version__,
-        "options": {f.name: getattr(backend, f.name) for f in dataclasses.fields(backend)},  # type: ignore[arg-type]  # a solver is a dataclass
+        "options": options_of(backend),
         "limits": settings,
     }
     return described | ({"chosen_because": why} if why else {})

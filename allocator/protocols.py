@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,12 @@ class Solver(Protocol):
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
         """Choose one choice per group; `problem` has no pins, no forbidden choices and no same_choice left."""
         ...
+
+
+def options_of(solver: Solver) -> dict[str, Any]:
+    """The solver's options by name; a solver is a dataclass, and its fields are its options."""
+    fields: Any = dataclasses.fields(solver)  # type: ignore[arg-type]  # a protocol cannot say that it is a dataclass
+    return {f.name: getattr(solver, f.name) for f in fields}
 
 
 @runtime_checkable
