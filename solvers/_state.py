@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from allocator.errors import UsageError
 from allocator.formats.digest import content_sha256
 from allocator.formats.files import read_bytes, replacing, require_writable
 from allocator.problem import Problem
-from allocator.protocols import Limits, Solver
+from allocator.protocols import Limits, Solver, options_of
 from allocator.statement import FloatArray, IntArray
 
 FORMAT = "allocation-search"
@@ -29,7 +28,7 @@ class StateFile:
     """
 
     def __init__(self, solver: Solver, problem: Problem, limits: Limits, start: IntArray | None) -> None:
-        options = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]  # a solver is a dataclass
+        options = options_of(solver)
         self.path: str = options.pop("state")
         options["fitness"] = None if options["fitness"] is None else repr(options["fitness"])
         self.problem = problem

@@ -14,6 +14,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import BoolArray, FloatArray, IntArray
 from solvers._beginnings import beginnings
+from solvers._driver import driven
 from solvers._fitness import Measure, Meter, OutOfTimeError, as_fitness
 from solvers._ground import Ground
 from solvers._incumbent import Incumbent
@@ -75,21 +76,7 @@ class Annealing:
 
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
         """The best allocation that any chain comes by."""
-        if start is not None and not problem.evaluate(start).feasible:
-            start = None
-        state = StateFile(self, problem, limits, start)
-        earlier = state.load()
-        ground = Ground.of(problem)
-        if ground is None:
-            return Answer()
-        search = _Chains(self, ground, limits, state)
-        try:
-            found = search.begin(start) if earlier is None else search.resume(earlier)
-            while found and search.step < search.steps and len(ground.movable):
-                search.stretch()
-        except OutOfTimeError:
-            return search.answer("time")
-        return search.answer("time" if not found and limits.left <= 0 else None)
+        return driven(lambda ground, state: _Chains(self, ground, limits, state), self, problem, limits, start)
 
 
 class _Chains:
@@ -140,7 +127,12 @@ class _Chains:
             self.best = Incumbent(self.ground.problem, self.limits, best, (float(score[0]), float(score[1])))
         return True
 
-    def stretch(self) -> None:
+    @property
+    def done(self) -> bool:
+        """Whether all steps are over."""
+        return self.step >= self.steps
+
+    def advance(self) -> None:
         """Some steps, then the sums afresh and the state to disk."""
         last = min(self.step + (STRETCH if self.meter is None else 1), self.steps)
         while self.step < last:

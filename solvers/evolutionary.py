@@ -14,6 +14,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from allocator.statement import FloatArray, IntArray
 from solvers._beginnings import beginnings
+from solvers._driver import driven
 from solvers._fitness import Measure, Meter, OutOfTimeError, as_fitness
 from solvers._ground import Ground
 from solvers._incumbent import Incumbent
@@ -94,23 +95,7 @@ class Evolutionary:
 
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
         """The fittest allocation that the generations bring forth."""
-        if start is not None and not problem.evaluate(start).feasible:
-            start = None
-        state = StateFile(self, problem, limits, start)
-        earlier = state.load()
-        ground = Ground.of(problem)
-        if ground is None:
-            return Answer()
-        search = _Evolution(self, ground, limits, state)
-        try:
-            found = search.begin(start) if earlier is None else search.resume(earlier)
-            while found and search.generation < self.generations and len(ground.movable):
-                if limits.left <= 0:
-                    raise OutOfTimeError
-                search.advance()
-        except OutOfTimeError:
-            return search.answer("time")
-        return search.answer("time" if not found and limits.left <= 0 else None)
+        return driven(lambda ground, state: _Evolution(self, ground, limits, state), self, problem, limits, start)
 
 
 class _Evolution:
@@ -159,8 +144,15 @@ class _Evolution:
             self.best = Incumbent(self.ground.problem, self.limits, best, (float(score[0]), float(score[1])))
         return True
 
+    @property
+    def done(self) -> bool:
+        """Whether all generations are over."""
+        return self.generation >= self.options.generations
+
     def advance(self) -> None:
         """One generation; nothing of it is kept where the time runs out in the middle."""
+        if self.limits.left <= 0:
+            raise OutOfTimeError
         options, rng = self.options, self.rng
         parents = Population(self.ground, self.parents)
         children = parents.take(rng.integers(len(parents), size=options.offspring))
