@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator.linear import Linear, linearise
+from allocator.engine.hull import Hull, hull_moves
+from allocator.engine.knapsack import to_integers
+from allocator.linear import linearise
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
@@ -42,23 +44,38 @@ class Greedy:
             (row,) = linear.rows
             column, room = row.column, row.hi if row.hi is not None else np.inf
             room = room if row.exact else room - 1e-13 * abs(room)  # running sums of floats round; the core's do not
-        current, moves = hull_moves(linear, column)
+        first = problem.indptr[:-1]
+        whole = (column if column.dtype == np.int64 else to_integers(column, problem.indptr)[0]).astype(
+            np.int64, copy=False
+        )
+        hull = hull_moves(linear.value, whole, problem.indptr, linear.free)
+        current = first + hull.base
         room = room - _total(column, current)
         if room < 0:
             return Answer()
-        ratio, source, target = moves
-        order = np.argsort(-ratio, kind="stable")  # a group's own steps come in the order of its walk
-        gain = (column[target] - column[source])[order]
+        target = first[hull.group] + hull.choice
+        source = _sources(hull, current, target)
+        gain = column[target] - column[source]
         bought = int(np.searchsorted(np.cumsum(gain), room, side="right"))
-        current[problem.group_of[target[order[:bought]]]] = target[order[:bought]]
+        current[hull.group[:bought]] = target[:bought]
         room -= gain[:bought].sum().item()
-        _fill(current, room, problem.group_of[target[order]], source[order], target[order], gain, bought)
+        _fill(current, room, hull.group.astype(np.int64), source, target, gain, bought)
         choice = current - problem.indptr[:-1]
         if not problem.evaluate(choice).feasible:
             return Answer()  # sums of floats round
         if limits.report is not None:
             limits.report(choice)
-        return Answer(choice=choice, statistics={"steps": len(order)})
+        return Answer(choice=choice, statistics={"steps": len(target)})
+
+
+def _sources(hull: Hull, base: IntArray, target: IntArray) -> IntArray:
+    """Row that each step leaves: the one its group stood at before."""
+    order = np.argsort(hull.group, kind="stable")
+    group = hull.group[order]
+    again = np.concatenate([[False], group[1:] == group[:-1]]) if len(group) else np.zeros(0, bool)
+    source = np.empty_like(target)
+    source[order] = np.where(again, np.roll(target[order], 1), base[group])
+    return source
 
 
 def _fill(
@@ -84,38 +101,3 @@ def _fill(
 def _total(column: NDArray[np.int64] | FloatArray, rows: IntArray) -> float:
     total: float = column[rows].sum().item()
     return total
-
-
-def hull_moves(
-    linear: Linear, column: NDArray[np.int64] | FloatArray
-) -> tuple[IntArray, tuple[FloatArray, IntArray, IntArray]]:
-    """Cheapest row of each group [G], and every step along the hulls as (loss saved per cost, from row, to row)."""
-    problem, value = linear.problem, linear.value
-    order = np.lexsort((value, column, problem.group_of))
-    order = order[linear.free[order]]
-    owner = problem.group_of[order]
-    first = np.concatenate([[True], owner[1:] != owner[:-1]])
-    current = order[first].copy()
-    ratios, sources, targets = [], [], []
-    standing, least = current.copy(), np.full(problem.group_count, np.inf)
-    for _ in range(int(problem.sizes.max()) - 1):
-        here = standing[problem.group_of]
-        saved, spent = value[here] - value, (column - column[here]).astype(np.float64)
-        useful = linear.free & (saved > 0) & (spent > 0)
-        ratio = np.where(useful, saved / np.where(spent > 0, spent, 1.0), -np.inf)
-        best = np.maximum.reduceat(ratio, problem.indptr[:-1])
-        hits = np.flatnonzero(useful & (ratio == best[problem.group_of]))
-        if not len(hits):
-            break
-        groups = problem.group_of[hits]
-        last = np.concatenate([groups[1:] != groups[:-1], [True]])
-        hits, groups = hits[last], groups[last]
-        least[groups] = np.minimum(least[groups], ratio[hits])  # rounding must not put a step before the one it needs
-        ratios.append(least[groups])
-        sources.append(standing[groups])
-        targets.append(hits)
-        standing[groups] = hits
-    if not ratios:
-        empty = np.zeros(0, np.int64)
-        return current, (np.zeros(0), empty, empty)
-    return current, (np.concatenate(ratios), np.concatenate(sources), np.concatenate(targets))
