@@ -312,12 +312,13 @@ def _completed(
 
 def product_blocks(p: Products, offset: int) -> list[Block]:
     """Rows that tie each product variable (from `offset` on) to its two choices."""
-    blocks = []
     y = offset + np.arange(len(p.first))
-    for mask, equal in ((p.full, True), (~p.full & p.high, False)):
-        for end in (p.first, p.second):
-            if mask.any():  # Σ over the other group of x_a·x_b is x_a, or at most x_a where some are not here
-                blocks.append(_sums(y[mask], end[mask], p.cell[mask], equal))  # noqa: PERF401 - four of them
+    blocks = [  # Σ over the other group of x_a·x_b is x_a, or at most x_a where some are not here
+        _sums(y[mask], end[mask], p.cell[mask], equal)
+        for mask, equal in ((p.full, True), (~p.full & p.high, False))
+        for end in (p.first, p.second)
+        if mask.any()
+    ]
     low = ~p.full & p.low
     if low.any():  # x_a + x_b − y ≤ 1
         count = int(low.sum())
