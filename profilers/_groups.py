@@ -15,6 +15,7 @@ from allocator.actions import Keep, Layer
 from allocator.applier.inventory import outside_bytes
 from allocator.applier.layers import uncovered
 from allocator.workload import Part
+from profilers._findings import Basis, Gathered
 from profilers._plan import Plan, Target
 from profilers._score import Score
 
@@ -47,22 +48,23 @@ def tags(target: Target) -> list[str]:
     return [_TAG.get(target.layer.kind, target.layer.kind), *([block.group()] if block else [])]
 
 
-def rows(
-    plan: Plan, scores: Mapping[str, Score], made_by: Mapping[str, str], provenance: Mapping[str, Any]
-) -> dict[str, Any]:
-    """problem.json, version 1, in the row form; the loss is the first score. ``made_by``: score → profiler."""
-    first = next(iter(scores))
+def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """problem.json, version 1, in the row form; the loss is the first score, with its interactions."""
+    first = next(iter(found.scores))
     outside = offsets(plan)
     out: dict[str, Any] = {
         "format": "allocation-problem",
         "version": 1,
         "generator": {"name": "compression-allocator", "version": metadata.version("compression-allocator")},
-        "scores": {name: _declared(score, made_by[name]) for name, score in scores.items()},
+        "scores": {name: _declared(score, found.made_by[name]) for name, score in found.scores.items()},
         "resources": {name: {"unit": unit, "offset": outside[name]} for name, unit in RESOURCES.items()},
-        "groups": [_group(place, target, scores) for place, target in enumerate(plan.targets)],
+        "groups": [_group(place, target, found) for place, target in enumerate(plan.targets)],
         "loss": {"terms": {first: 1}},
+        "interactions": [_interaction(plan, basis) for basis in found.bases],
         "provenance": dict(provenance),
     }
+    for name, cost in found.costs.items():
+        out["resources"][name] = {"unit": cost.unit, "aggregate": cost.aggregate, "offset": cost.offset}
     if all(any(item.label == "keep" for item in target.menu) for target in plan.targets):
         out["reference"] = "keep"
     missed = uncovered(plan.workload.model)
@@ -70,8 +72,17 @@ def rows(
         "workload": plan.workload.name,
         "skipped": [unit.name for unit, _ in plan.skipped],
         "uncovered": [{"name": u.name, "shape": list(u.shape), "reason": u.reason} for u in missed],
+        "profilers": found.notes,
     }
     return out
+
+
+def _interaction(plan: Plan, basis: Basis) -> dict[str, Any]:
+    vectors = {
+        target.name: {item.name: vector.tolist() for item, vector in zip(target.menu, own, strict=True) if vector.any()}
+        for target, own in zip(plan.targets, basis.vectors, strict=True)
+    }
+    return {"score": basis.score, "basis": {"eigenvalues": basis.eigenvalues.tolist(), "vectors": vectors}}
 
 
 def _declared(score: Score, profiler: str) -> dict[str, str]:
@@ -79,27 +90,29 @@ def _declared(score: Score, profiler: str) -> dict[str, str]:
     return {"unit": score.unit, "target": score.target, **per, "profiler": profiler}
 
 
-def _group(place: int, target: Target, scores: Mapping[str, Score]) -> dict[str, Any]:
+def _group(place: int, target: Target, found: Gathered) -> dict[str, Any]:
     choices = []
     for k, item in enumerate(target.menu):
+        extra = {name: cost.value[place][k] for name, cost in found.costs.items()}
         choice: dict[str, Any] = {
             "name": item.name,
             **({} if item.label == item.name else {"label": item.label}),
             "action": item.action.to_json(),
-            "cost": costs(target.layer, item.action),
-            "score": {name: float(score.value[place][k]) for name, score in scores.items()},
+            "cost": {**costs(target.layer, item.action), **extra},
+            "score": {name: float(score.value[place][k]) for name, score in found.scores.items()},
         }
-        errors = {name: float(s.stderr[place][k]) for name, s in scores.items() if s.stderr is not None}
-        if errors:
-            choice["stderr"] = errors
-        choices.append(choice)
-    return {
+        errors = {name: float(s.stderr[place][k]) for name, s in found.scores.items() if s.stderr is not None}
+        gaps = {name: float(s.remainder[place][k]) for name, s in found.scores.items() if s.remainder is not None}
+        choices.append({**choice, **({"stderr": errors} if errors else {}), **({"remainder": gaps} if gaps else {})})
+    group = {
         "name": target.name,
         "modules": list(target.unit.modules),
         "weights": target.layer.weights,
         "tags": tags(target),
         "choices": choices,
     }
+    stats = {name: float(values[place]) for name, values in found.stats.items()}
+    return {**group, "stats": stats} if stats else group
 
 
 def model_sha256(model: Module) -> str:

@@ -13,26 +13,26 @@ from allocator.problem import Problem
 from allocator.space import Space
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
+from profilers._findings import Findings, Gathered
 from profilers._groups import model_sha256, provenance, rows, versions
 from profilers._parts import Parts
 from profilers._plan import Plan, plan
 from profilers._progress import Progress, silent
-from profilers._score import Score
 
 
 @runtime_checkable
 class Statistic(Protocol):
-    """A profiler of this package: adds named scores to a plan, so that several can share groups and costs."""
+    """A profiler of this package: adds its findings to a plan, so that several can share groups and costs."""
 
-    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
-        """The scores of every choice of every target; runs inside `untouched` and leaves the weights as they were."""
+    def measure(self, plan: Plan, progress: Progress) -> Findings:
+        """What it says of every choice of every target; runs inside `untouched` and leaves the weights as they were."""
         ...
 
 
 class Profiler:
     """Base of the profilers here: turns `measure` into `profile`."""
 
-    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
+    def measure(self, plan: Plan, progress: Progress) -> Findings:
         """See `Statistic`."""
         raise UsageError(f"{type(self).__name__} measures nothing: a profiler defines measure(plan, progress)")
 
@@ -70,22 +70,38 @@ def measured_rows(
     """The same as plain data, in the row form of problem.json."""
     digests = workload.check()
     before = model_sha256(workload.model)
-    scores: dict[str, Score] = {}
-    made_by: dict[str, str] = {}
+    found = Gathered()
     with untouched(workload.model):
         laid_out = plan(workload, space)
         laid_out = replace(laid_out, parts=Parts(resume, _identity(laid_out, digests["calibration"], before)))
         for statistic in statistics:
-            for name, score in statistic.measure(laid_out, progress).items():
-                if name in scores:
-                    raise UsageError(f"two profilers measure {name!r}: {made_by[name]} and {statistic!r}; keep one")
-                scores[name], made_by[name] = score, repr(statistic)
+            _gather(found, statistic, statistic.measure(laid_out, progress))
+    if not found.scores:
+        raise UsageError(
+            f"{', '.join(map(repr, statistics))}: none of them gives a score, so there is no loss; add one that does, "
+            "such as ggn"
+        )
     if model_sha256(workload.model) != before:
         raise AllocatorError(
             f"profiling changed the state of the model of {workload.name}: its forward pass must be rewriting its own "
             "parameters. Load it anew, and make forward leave them alone"
         )
-    return rows(laid_out, scores, made_by, provenance(digests, before, statistics))
+    return rows(laid_out, found, provenance(digests, before, statistics))
+
+
+def _gather(gathered: Gathered, statistic: Statistic, findings: Findings) -> None:
+    """Add what one statistic found; two may not measure the same thing."""
+    by = repr(statistic)
+    for name in [*findings.scores, *findings.stats, *findings.costs]:
+        if name in gathered.made_by:
+            raise UsageError(f"two profilers measure {name!r}: {gathered.made_by[name]} and {by}; keep one")
+        gathered.made_by[name] = by
+    gathered.scores.update(findings.scores)
+    gathered.stats.update(findings.stats)
+    gathered.costs.update(findings.costs)
+    gathered.bases.extend(findings.bases)
+    if findings.notes:
+        gathered.notes[getattr(statistic, "name", type(statistic).__name__)] = dict(findings.notes)
 
 
 def _identity(laid_out: Plan, calibration: Sequence[str], model: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from profilers._findings import Findings
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
-from profilers._score import Score
 from profilers._sketch import Sketch
 
 
@@ -41,10 +41,10 @@ class Ggn(Profiler):
     diagonal: bool = False
     cache_bytes: int = 1 << 30
 
-    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
+    def measure(self, plan: Plan, progress: Progress) -> Findings:
         """The score ``ggn``, and ``ggn_diag`` if asked for."""
         sketch = Sketch(
             name="ggn", passes=self.sketches, seed=self.seed, diagonal=self.diagonal, cache_bytes=self.cache_bytes
         )
         full, diagonal = sketch.run(plan, progress)
-        return {"ggn": full} if diagonal is None else {"ggn": full, "ggn_diag": diagonal}
+        return Findings(scores={"ggn": full} if diagonal is None else {"ggn": full, "ggn_diag": diagonal})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from profilers._findings import Findings
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
-from profilers._score import Score
 from profilers._sketch import Sketch
 
 
@@ -33,11 +33,11 @@ class GgnDiag(Profiler):
     seed: int = 0
     cache_bytes: int = 1 << 30
 
-    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
+    def measure(self, plan: Plan, progress: Progress) -> Findings:
         """The score ``ggn_diag``."""
         sketch = Sketch(
             name="ggn_diag", passes=self.sketches, seed=self.seed, diagonal=True, cache_bytes=self.cache_bytes
         )
         _, diagonal = sketch.run(plan, progress)
         assert diagonal is not None, "diagonal=True"
-        return {"ggn_diag": diagonal}
+        return Findings(scores={"ggn_diag": diagonal})

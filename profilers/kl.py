@@ -18,6 +18,7 @@ from allocator.tasks.positions import divergence, per_sample
 from allocator.tasks.protocol import Batch
 from allocator.workload import Workload
 from profilers._blocks import blocks
+from profilers._findings import Findings
 from profilers._plan import Plan, Target
 from profilers._progress import Progress
 from profilers._replay import Recording, record, replay
@@ -53,7 +54,7 @@ class Kl(Profiler):
     samples: int | None = None
     cache_bytes: int = 1 << 30
 
-    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
+    def measure(self, plan: Plan, progress: Progress) -> Findings:
         """The score ``kl`` of every choice."""
         batches = list(self._batches(plan.workload))
         cells: dict[tuple[Target, int], list[Cell]] = {}
@@ -65,15 +66,14 @@ class Kl(Profiler):
                     finished = done * len(plan.targets) + (place + 1) * len(recordings)
                     progress("kl", finished, len(batches) * len(plan.targets))
         found = [[_ratio(cells[target, place]) for place in range(len(target.menu))] for target in plan.targets]
-        return {
-            "kl": Score(
-                [[cell.value for cell in row] for row in found],
-                [[cell.stderr for cell in row] for row in found],
-                unit="nat",
-                target="kl",
-                per=plan.workload.task.per,
-            )
-        }
+        score = Score(
+            [[cell.value for cell in row] for row in found],
+            [[cell.stderr for cell in row] for row in found],
+            unit="nat",
+            target="kl",
+            per=plan.workload.task.per,
+        )
+        return Findings(scores={"kl": score})
 
     def _measured(
         self, plan: Plan, target: Target, recordings: list[Recording], done: int

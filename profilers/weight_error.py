@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from profilers._findings import Findings
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
@@ -28,7 +29,7 @@ class WeightError(Profiler):
 
     name: ClassVar[str] = "weight_error"
 
-    def measure(self, plan: Plan, progress: Progress) -> dict[str, Score]:
+    def measure(self, plan: Plan, progress: Progress) -> Findings:
         """One score per scaling; exact, so without standard errors."""
         sums: list[list[float]] = []
         means: list[list[float]] = []
@@ -43,7 +44,8 @@ class WeightError(Profiler):
             shares.append([value / energy if energy else 0.0 for value in row])
             progress("weight_error", done, len(plan.targets))
         columns = {"weight_error": means, "weight_error_sum": sums, "weight_error_relative": shares}
-        return {name: Score(value, None, unit="1", target="proxy") for name, value in columns.items()}
+        scores = {name: Score(value, None, unit="1", target="proxy") for name, value in columns.items()}
+        return Findings(scores=scores)
 
 
 def _energy(tensor: Tensor) -> float:

@@ -24,7 +24,7 @@ def repeated(workload, space, seeds, diagonal=False):
     with untouched(workload.model):
         laid_out = plan(workload, space)
         runs = [
-            [v for row in Ggn(seed=s, diagonal=diagonal).measure(laid_out, silent)[name].value for v in row]
+            [v for row in Ggn(seed=s, diagonal=diagonal).measure(laid_out, silent).scores[name].value for v in row]
             for s in range(seeds)
         ]
         changes = [(t, p, d) for t in laid_out.targets for p, d in t.changes()]
