@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,13 +65,14 @@ class Target:
 class Plan:
     """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group.
 
-    ``parts`` keeps what is finished of a long measurement.
+    ``parts`` keeps what is finished of a long measurement; ``memory`` what later shards of it can use again.
     """
 
     workload: Workload
     targets: tuple[Target, ...]
     skipped: tuple[tuple[Unit, Layer], ...]
     parts: Parts = field(default_factory=Parts)
+    memory: dict[object, Any] = field(default_factory=dict)
 
 
 def plan(workload: Workload, space: Space) -> Plan:
