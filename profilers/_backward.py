@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from profilers._plan import Target
-from profilers._project import Call, gradients_by_sample, projections
+from profilers._project import Call, by_gradients, gradients_by_sample, projections
 
 
 @dataclass(eq=False)
@@ -54,13 +54,21 @@ class Backward:
     calls: Mapping[Target, int]
     positions: Tensor
     diagonal: bool
-    _projected: dict[Target, Tensor] = field(default_factory=dict)
+    _features: dict[Target, dict[int, Tensor]] = field(default_factory=dict)
     _energies: dict[Target, Tensor] = field(default_factory=dict)
     _gradients: dict[Target, Tensor] = field(default_factory=dict)
 
     def projection(self, target: Target) -> Tensor:
         """u = ⟨g_n, Δ_c⟩ [N, C] in float64."""
-        return self._projected.get(target, self._nothing(target))
+        return self._nothing(target) + sum(part.double().sum(1) for part in self._features.get(target, {}).values())
+
+    def rows(self, target: Target) -> Tensor:
+        """Σ_f u_f² [N, C] in float64, u_f the part of u from output feature f: as if features had nothing in common.
+
+        A tied weight that looks up and multiplies has two kinds of features, whose squares add.
+        """
+        parts = self._features.get(target, {}).values()
+        return self._nothing(target) + sum(part.double().square().sum(1) for part in parts)
 
     def energy(self, target: Target) -> Tensor:
         """Σ_ij g_n,ij² Δ_c,ij² [N, C] in float64; zero unless ``diagonal``."""
@@ -72,26 +80,35 @@ class Backward:
             return
         samples = len(self.positions)
         if not self.diagonal:
-            projected = projections(call, cotangent, samples, self.changes.of(target))
-            self._projected[target] = self._projected.get(target, 0) + projected.double()
-        elif self.calls[target] == 1:
-            self._square(target, gradients_by_sample(call, cotangent, samples))
+            self._add(target, projections(call, cotangent, samples, self.changes.of(target)))
+            return
+        changes = self.changes.of(target)
+        squares = changes.flatten(1).T.square()
+        features, energies, kept = [], [], []
+        for part in gradients_by_sample(call, cotangent, samples):
+            features.append(by_gradients(call.module, part, changes))
+            if self.calls[target] == 1:
+                energies.append((part.flatten(1).square() @ squares).double())
+            else:
+                kept.append(part)
+        self._add(target, torch.cat(features))
+        if energies:
+            self._energies[target] = torch.cat(energies)
         else:
-            gradients = torch.cat(list(gradients_by_sample(call, cotangent, samples)))
-            self._gradients[target] = self._gradients.get(target, 0) + gradients
+            self._gradients[target] = self._gradients.get(target, 0) + torch.cat(kept)
 
     def finish(self) -> None:
         """Square the gradients that came in several parts."""
         for target, gradients in self._gradients.items():
-            self._square(target, iter([gradients]))
+            squares = self.changes.of(target).flatten(1).T.square()
+            self._energies[target] = (gradients.flatten(1).square() @ squares).double()
         self._gradients.clear()
 
-    def _square(self, target: Target, parts: Iterator[Tensor]) -> None:
-        changes = self.changes.of(target).flatten(1).T
-        squares = changes.square()
-        rows = [(g @ changes, g.square() @ squares) for g in (part.flatten(1) for part in parts)]
-        self._projected[target] = torch.cat([u for u, _ in rows]).double()
-        self._energies[target] = torch.cat([s for _, s in rows]).double()
+    def _add(self, target: Target, features: Tensor) -> None:
+        """Parts of one feature add before they are squared."""
+        kinds = self._features.setdefault(target, {})
+        count = features.shape[1]
+        kinds[count] = kinds[count] + features if count in kinds else features
 
     def _nothing(self, target: Target) -> Tensor:
         shape = len(self.positions), len(self.changes.places(target))

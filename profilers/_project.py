@@ -52,7 +52,9 @@ class Call:
 
 
 def projections(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> Tensor:
-    """u [samples, C] for changes [C, *weight.shape]: the cheaper way, by count of multiplications.
+    """u [samples, F, C] for changes [C, *weight.shape], split by output feature: the cheaper way by multiplications.
+
+    Summed over features it is ⟨g_n, Δ⟩. A feature is a row of the weight; of an embedding a column.
 
     Args:
         call: of the layer.
@@ -65,15 +67,27 @@ def projections(call: Call, cotangent: Tensor, samples: int, changes: Tensor) ->
     once = forward if _plain_linear(call.module) else 2 * forward
     if call.linear and count * forward <= once + count * weight:
         return by_outputs(call, cotangent, samples, changes)
-    flat = changes.flatten(1)
-    parts = [gradients.flatten(1) @ flat.T for gradients in gradients_by_sample(call, cotangent, samples)]
+    parts = [by_gradients(call.module, part, changes) for part in gradients_by_sample(call, cotangent, samples)]
     return torch.cat(parts)
 
 
 def by_outputs(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> Tensor:
-    """u [samples, C] as ⟨∂s/∂y, layer(x; Δ)⟩: one run of the layer per change."""
-    rows = [(call(change, call.inputs, biased=False) * cotangent).reshape(samples, -1).sum(1) for change in changes]
-    return torch.stack(rows, 1)
+    """u [samples, F, C] as ⟨∂s/∂y, layer(x; Δ)⟩: one run of the layer per change."""
+    axis = {nn.Conv1d: -2, nn.Conv2d: -3}
+    place = next((at for kind, at in axis.items() if isinstance(call.module, kind)), -1)
+    features = cotangent.shape[place]
+    rows = []
+    for change in changes:
+        moved = (call(change, call.inputs, biased=False) * cotangent).movedim(place, -1)
+        rows.append(moved.reshape(samples, -1, features).sum(1))
+    return torch.stack(rows, 2)
+
+
+def by_gradients(module: Module, gradients: Tensor, changes: Tensor) -> Tensor:
+    """u [n, F, C] from gradients [n, *weight.shape]."""
+    if isinstance(module, nn.Embedding):
+        return torch.einsum("nvd,cvd->ndc", gradients, changes)
+    return torch.einsum("noi,coi->noc", gradients.flatten(2), changes.flatten(2))
 
 
 def gradients_by_sample(call: Call, cotangent: Tensor, samples: int) -> Iterator[Tensor]:

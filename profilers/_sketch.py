@@ -3,12 +3,13 @@
 With logits z, p = softmax(z) and a change Δ of the weights that moves the logits by JΔ to first order,
 KL(p ‖ softmax(z + JΔ)) ≈ ½ (JΔ)ᵀ (diag p − p pᵀ) (JΔ) = ½ ΔᵀGΔ at one position. Cotangents v with
 E[v vᵀ] = diag p − p pᵀ, independent between positions, give u = Σ_positions ⟨v, JΔ⟩ with E[u²] = Σ_positions ΔᵀGΔ;
-and u = ⟨g, Δ⟩, where g is the sample's gradient of Σ v·z. One backward pass serves all layers and choices.
+and u = ⟨g, Δ⟩, where g is the sample's gradient of Σ v·z. One backward pass serves all layers and choices, and
+E[u_a u_b] of two choices is their interaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from allocator.errors import UsageError
 from allocator.tasks.batches import count, take
-from allocator.tasks.measurement import Measured, ratio
+from allocator.tasks.measurement import ratio
 from allocator.tasks.positions import per_sample
 from allocator.tasks.protocol import Batch
 from profilers._backward import Backward, Changes
@@ -27,7 +28,41 @@ from profilers._plan import Plan, Target
 from profilers._progress import Progress
 from profilers._project import Call
 from profilers._score import Score
+from profilers._shards import Piece, sharded
 from profilers._verify import rows_are_samples
+
+
+@dataclass(frozen=True, eq=False)
+class Sketched:
+    """Projections of every choice that changes its weight; S passes, N samples, C choices of a target.
+
+    Attributes:
+        plan: what was measured.
+        places: of these choices in the menu, per target.
+        projections: u [S, N, C], per target.
+        rows: mean over passes of Σ_f u_f² [N, C], f the output features, per target.
+        diagonal: mean over passes of Σ_ij g_ij² Δ_ij² [N, C], per target; None unless asked for.
+        positions: of each sample [N].
+    """
+
+    plan: Plan
+    places: Sequence[Sequence[int]]
+    projections: Sequence[Tensor]
+    rows: Sequence[Tensor]
+    diagonal: Sequence[Tensor] | None
+    positions: Tensor
+
+    def score(self, squares: Sequence[Tensor]) -> Score:
+        """½ Σ squares / Σ positions of every choice, 0 where nothing changes; squares [N, C] per target."""
+        values, errors = [], []
+        for target, places, columns in zip(self.plan.targets, self.places, squares, strict=True):
+            value, error = [0.0] * len(target.menu), [0.0] * len(target.menu)
+            for place, column in zip(places, columns.T, strict=True):
+                cell = ratio(column / 2, self.positions)
+                value[place], error[place] = cell.value, cell.stderr
+            values.append(value)
+            errors.append(error)
+        return Score(values, errors, unit="nat", target="kl", per=self.plan.workload.task.per)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +83,8 @@ class Sketch:
     diagonal: bool
     cache_bytes: int
 
-    def run(self, plan: Plan, progress: Progress) -> tuple[Score, Score | None]:
-        """½ E u² and, if asked for, ½ E Σ g²Δ² of every choice: nats per position, standard errors over samples.
-
-        The model's parameters lose requires_grad meanwhile (`untouched` gives it back).
+    def run(self, plan: Plan, progress: Progress) -> Sketched:
+        """Project every choice on every sample; the model's parameters lose requires_grad (`untouched` restores it).
 
         Raises:
             UsageError: no pass at all; a layer that gradients cannot follow (see `captured` and `rows_are_samples`);
@@ -59,49 +92,47 @@ class Sketch:
         """
         if self.passes < 1:
             raise UsageError(f"{self.name} needs at least one sketch, and got sketches={self.passes}")
-        plan.workload.model.requires_grad_(False)
-        batches = list(_batches(plan))
-        changes = Changes(self.cache_bytes)
-        full: dict[Target, list[Tensor]] = {target: [] for target in plan.targets}
-        diagonal: dict[Target, list[Tensor]] = {target: [] for target in plan.targets}
-        positions: list[Tensor] = []
-        for done, batch in enumerate(batches):
-            kept = plan.parts.take("sketch", self, done)
-            if kept is None:
-                kept = self._measured(plan, batch, changes, done, len(batches), progress)
-                plan.parts.keep(kept, "sketch", self, done)
-            positions.append(kept["positions"])
-            for place, target in enumerate(plan.targets):
-                full[target].append(kept[f"full/{place}"])
-                diagonal[target].append(kept[f"diagonal/{place}"])
-        counts = torch.cat(positions)
-        if len(counts) < 2:
+        keys = range(len(sample_batches(plan)))
+        pieces = list(sharded(plan, "sketch", self, keys, self.shard, progress))
+        positions = torch.cat([piece["positions"] for piece in pieces])
+        if len(positions) < 2:
             raise UsageError(
-                f"{self.name} needs at least 2 calibration samples for a standard error, and got {len(counts)}: give "
-                "more, or several batches where a whole batch is one sample"
+                f"{self.name} needs at least 2 calibration samples for a standard error, and got {len(positions)}: "
+                "give more, or several batches where a whole batch is one sample"
             )
-        per = plan.workload.task.per
-        return _score(full, changes, counts, per), _score(diagonal, changes, counts, per) if self.diagonal else None
+        ordinals = range(len(plan.targets))
+        return Sketched(
+            plan,
+            places=[pieces[0][f"places/{t}"].tolist() for t in ordinals],
+            projections=[torch.cat([piece[f"u/{t}"] for piece in pieces], 1) for t in ordinals],
+            rows=[torch.cat([piece[f"rows/{t}"] for piece in pieces]) for t in ordinals],
+            diagonal=[torch.cat([p[f"diagonal/{t}"] for p in pieces]) for t in ordinals] if self.diagonal else None,
+            positions=positions,
+        )
 
-    def _measured(
-        self, plan: Plan, batch: Batch, changes: Changes, done: int, batches: int, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Means over the passes of one batch: positions [N], and u² and Σ g²Δ² [N, C] of each target."""
-        device = plan.targets[0].unit.weight.device
-        generator = torch.Generator(device).manual_seed(batch_seed(self.seed, done))
-        passes: list[Backward] = []
-        for backward in self._passes(plan, batch, changes, generator):
-            passes.append(backward)
-            progress(self.name, done * self.passes + len(passes), batches * self.passes)
+    def shard(self, plan: Plan, key: int) -> Piece:
+        """All passes of one batch."""
+        passes = list(self._passes(plan, sample_batches(plan)[key], key))
+        changes = self._changes(plan)
         found = {"positions": passes[0].positions}
         for place, target in enumerate(plan.targets):
-            found[f"full/{place}"] = torch.stack([b.projection(target).square() for b in passes]).mean(0)
-            found[f"diagonal/{place}"] = torch.stack([b.energy(target) for b in passes]).mean(0)
+            found[f"places/{place}"] = torch.tensor(changes.places(target), dtype=torch.int64)
+            found[f"u/{place}"] = torch.stack([b.projection(target) for b in passes]).cpu()
+            found[f"rows/{place}"] = torch.stack([b.rows(target) for b in passes]).mean(0).cpu()
+            if self.diagonal:
+                found[f"diagonal/{place}"] = torch.stack([b.energy(target) for b in passes]).mean(0).cpu()
         return found
 
-    def _passes(self, plan: Plan, batch: Batch, changes: Changes, generator: torch.Generator) -> Iterator[Backward]:
+    def cotangents(self, logits: Tensor, mask: Tensor | None, key: int) -> Iterator[Tensor]:
+        """What the passes of batch ``key`` send back, in order; [N, …positions, K] each."""
+        generator = torch.Generator(logits.device).manual_seed(batch_seed(self.seed, key))
+        for _ in range(self.passes):
+            yield half_hessian(logits, mask, generator)
+
+    def _passes(self, plan: Plan, batch: Batch, key: int) -> Iterator[Backward]:
         """The finished backward passes of one batch."""
         task = plan.workload.task
+        plan.workload.model.requires_grad_(False)
         current: list[Backward] = []
 
         def arrive(target: Target, call: Call, cotangent: Tensor) -> None:
@@ -111,30 +142,25 @@ class Sketch:
             logits = task.logits(plan.workload.model, batch)
         mask = task.mask(batch)
         positions = per_sample(torch.ones(logits.shape[:-1]), mask)[1]
-        for left in reversed(range(self.passes)):
-            current[:] = [Backward(changes, capture.calls, positions, self.diagonal)]
-            capture.backward(logits, half_hessian(logits, mask, generator), again=left > 0)
+        for done, cotangent in enumerate(self.cotangents(logits, mask, key), 1):
+            current[:] = [Backward(self._changes(plan), capture.calls, positions, self.diagonal)]
+            capture.backward(logits, cotangent, again=done < self.passes)
             current[-1].finish()
             yield current[-1]
 
+    def _changes(self, plan: Plan) -> Changes:
+        changes: Changes = plan.memory.setdefault(("changes", self.cache_bytes), Changes(self.cache_bytes))
+        return changes
 
-def _batches(plan: Plan) -> Iterator[Batch]:
+
+def sample_batches(plan: Plan) -> list[Batch]:
     """The calibration batches; one sample at a time if a layer's rows cannot be told apart by sample."""
-    together = rows_are_samples(plan)
-    for batch in plan.workload.calibration:
-        if together:
-            yield batch
-        else:
-            yield from (take(batch, i, i + 1) for i in range(count(batch)))
-
-
-def _score(squares: dict[Target, list[Tensor]], changes: Changes, counts: Tensor, per: str) -> Score:
-    values, errors = [], []
-    for target, parts in squares.items():
-        cells = [Measured(0.0, 0.0)] * len(target.menu)
-        columns = torch.cat(parts).cpu() / 2
-        for place, column in zip(changes.places(target), columns.T, strict=True):
-            cells[place] = ratio(column, counts)
-        values.append([cell.value for cell in cells])
-        errors.append([cell.stderr for cell in cells])
-    return Score(values, errors, unit="nat", target="kl", per=per)
+    if "sample batches" not in plan.memory:
+        plan.workload.model.requires_grad_(False)
+        together = rows_are_samples(plan)
+        found: list[Batch] = []
+        for batch in plan.workload.calibration:
+            found += [batch] if together else [take(batch, i, i + 1) for i in range(count(batch))]
+        plan.memory["sample batches"] = found
+    batches: list[Batch] = plan.memory["sample batches"]
+    return batches

@@ -47,7 +47,7 @@ def _agrees(plan: Plan, batch: Batch) -> bool:
         if rows * len(logits) != len(cotangent) or bool(cotangent[rows:].any()):
             mixed = True
         else:
-            projected = projections(call, cotangent, len(logits), _signs(target, seeds[target]))[0]
+            projected = projections(call, cotangent, len(logits), _signs(target, seeds[target]))[0].sum(0)
             seen[target] = seen.get(target, 0) + projected.double()
 
     weights = [target.unit.weight.requires_grad_() for target in plan.targets]

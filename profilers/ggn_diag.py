@@ -38,6 +38,6 @@ class GgnDiag(Profiler):
         sketch = Sketch(
             name="ggn_diag", passes=self.sketches, seed=self.seed, diagonal=True, cache_bytes=self.cache_bytes
         )
-        _, diagonal = sketch.run(plan, progress)
-        assert diagonal is not None, "diagonal=True"
-        return Findings(scores={"ggn_diag": diagonal})
+        found = sketch.run(plan, progress)
+        assert found.diagonal is not None, "diagonal=True"
+        return Findings(scores={"ggn_diag": found.score(found.diagonal)})

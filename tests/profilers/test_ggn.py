@@ -13,6 +13,7 @@ from profilers._backward import Backward, Changes
 from profilers._capture import captured
 from profilers._plan import plan
 from profilers._progress import silent
+from profilers._sketch import Sketch
 from profilers._verify import rows_are_samples
 from profilers.ggn import Ggn
 from profilers.ggn_diag import GgnDiag
@@ -20,16 +21,20 @@ from profilers.ggn_diag import GgnDiag
 
 def repeated(workload, space, seeds, diagonal=False):
     """Scores of many one-pass sketches [seeds, …choices], all on one plan."""
-    name = "ggn_diag" if diagonal else "ggn"
     with untouched(workload.model):
         laid_out = plan(workload, space)
-        runs = [
-            [v for row in Ggn(seed=s, diagonal=diagonal).measure(laid_out, silent).scores[name].value for v in row]
-            for s in range(seeds)
-        ]
+        runs = []
+        for seed in range(seeds):
+            found = sketch(seed, diagonal).run(laid_out, silent)
+            squares = found.diagonal if diagonal else [u.square().mean(0) for u in found.projections]
+            runs.append([v for row in found.score(squares).value for v in row])
         changes = [(t, p, d) for t in laid_out.targets for p, d in t.changes()]
         places = [(t, p) for t in laid_out.targets for p in range(len(t.menu))]
     return np.array(runs), changes, places
+
+
+def sketch(seed, diagonal=False, passes=1):
+    return Sketch(name="ggn", passes=passes, seed=seed, diagonal=diagonal, cache_bytes=1 << 30)
 
 
 def test_sketch_has_the_exact_curvature_as_its_mean(workload, space, exact_curvature):
@@ -103,8 +108,8 @@ def test_diagonal_alone_gives_the_same_numbers(workload_of, space):
 def test_scores_stderr_and_declaration(workload_of, space):
     problem = Ggn(sketches=3).profile(workload_of("lm"), space)
     assert problem.score_specs["ggn"] == {
-        "unit": "nat", "target": "kl", "per": "token", "profiler": "Ggn(sketches=3, seed=0, diagonal=False, "
-        "cache_bytes=1073741824)",
+        "unit": "nat", "target": "kl", "per": "token", "profiler": "Ggn(sketches=3, seed=0, interactions=True, "
+        "diagonal=False, cache_bytes=1073741824)",
     }  # fmt: skip
     names = [choice.name for group in problem.groups for choice in group.choices]
     for name, score, error in zip(names, problem.scores["ggn"], problem.stderr["ggn"], strict=True):

@@ -1,0 +1,108 @@
+"""Where a linear model of the logits fails: a few choices of every family are made, and the logits compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from allocator.tasks.batches import count, take
+from profilers._families import family
+from profilers._plan import Plan
+from profilers._sketch import Sketch, Sketched, sample_batches
+from profilers._switch import switched
+
+SHARE = 16
+"""One sample in so many is run again, at least one."""
+LAYERS = 3
+"""Of every family: the largest, the median and the smallest but a quarter by score."""
+LIMIT = 0.25
+"""Relative error of the logits' change beyond which a choice is not trusted; its loss may then be off by half."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """error: relative error of the linear model, per target and choice. families: as measured, per family."""
+
+    error: list[list[float]]
+    families: dict[str, float]
+
+    def untrusted(self, plan: Plan) -> dict[str, list[str]]:
+        """Group to choices whose error is above the limit."""
+        found = {}
+        for target, errors in zip(plan.targets, self.error, strict=True):
+            names = [item.name for item, error in zip(target.menu, errors, strict=True) if error > LIMIT]
+            if names:
+                found[target.name] = names
+        return found
+
+
+def trust(sketch: Sketch, found: Sketched) -> Trust:
+    """‖v·δ − u‖ / ‖v·δ‖ over some samples: δ = z(W+Δ) − z(W), v the sketch's own cotangents, u its projections.
+
+    Measured for three layers of every family on one sample in sixteen; within a family the error is taken to grow in
+    proportion to ‖Δ‖ / ‖W‖.
+    """
+    plan, task, model = found.plan, found.plan.workload.task, found.plan.workload.model
+    batch = sample_batches(plan)[0]
+    with torch.no_grad():
+        logits = task.logits(model, batch)
+        cotangent = next(sketch.cotangents(logits, task.mask(batch), 0))
+        if len(logits) == count(batch):  # else the samples of a batch hang together
+            wanted = max(1, len(found.positions) // SHARE)
+            batch, logits, cotangent = take(batch, 0, wanted), logits[:wanted], cotangent[:wanted]
+        size = _sizes(found)
+        families: dict[str, float] = {}
+        reach: dict[str, float] = {}
+        for name, cells in _chosen(found).items():
+            wrong = whole = moved = 0.0
+            for t, column in cells:
+                target = plan.targets[t]
+                place = found.places[t][column]
+                with switched(target.unit.weight, target.approximation(place)):
+                    change = task.logits(model, batch) - logits
+                true = (change * cotangent).double().flatten(1).sum(1).cpu()
+                linear = found.projections[t][0, : len(true), column]
+                scale = float(true.square().sum() + linear.square().sum()) or 1.0
+                wrong += float((true - linear).square().sum()) / scale
+                whole += float(true.square().sum()) / scale
+                moved += size[t][place] / len(cells)
+            families[name] = (wrong / whole) ** 0.5 if whole else 0.0
+            reach[name] = moved
+    error = [
+        [
+            families[f] * s / reach[f] if s and f in reach else 0.0
+            for s, f in zip(sizes, map(family, target.menu), strict=True)
+        ]
+        for target, sizes in zip(plan.targets, size, strict=True)
+    ]
+    return Trust(error, families)
+
+
+def _sizes(found: Sketched) -> list[list[float]]:
+    """‖Δ‖ / ‖W‖ of every choice."""
+    sizes = []
+    for target in found.plan.targets:
+        row = [0.0] * len(target.menu)
+        norm = float(target.unit.weight.detach().double().norm())
+        for place, delta in target.changes():
+            row[place] = float(delta.double().norm()) / norm if norm else 0.0
+        sizes.append(row)
+    return sizes
+
+
+def _chosen(found: Sketched) -> dict[str, list[tuple[int, int]]]:
+    """Some (target, column) of every family, by mean square of their projections."""
+    members: dict[str, list[tuple[float, int, int]]] = {}
+    for t, target in enumerate(found.plan.targets):
+        energy: Tensor = found.projections[t].square().sum((0, 1))
+        for column, place in enumerate(found.places[t]):
+            if energy[column] > 0:
+                members.setdefault(family(target.menu[place]), []).append((float(energy[column]), t, column))
+    chosen = {}
+    for name, cells in members.items():
+        ordered = sorted(cells)
+        spots = sorted({len(ordered) - 1, len(ordered) // 2, len(ordered) // 4})[-LAYERS:]
+        chosen[name] = [ordered[spot][1:] for spot in spots]
+    return chosen
