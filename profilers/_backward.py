@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from profilers._plan import Target
-from profilers._project import Call, by_gradients, gradients_by_sample, projections
+from profilers._project import Call, by_gradients, by_gradients_is_cheaper, gradients_by_sample, projections
+
+Diagonal: TypeAlias = Literal["all", "some", "none"]
 
 
 @dataclass(eq=False)
@@ -19,6 +22,13 @@ class Changes:
     cache_bytes: int
     _places: dict[Target, list[int]] = field(default_factory=dict)
     _kept: dict[Target, Tensor] = field(default_factory=dict)
+    _lengths: dict[Target, list[float]] = field(default_factory=dict)
+
+    def lengths(self, target: Target) -> list[float]:
+        """‖Δ‖, parallel to `places`."""
+        if target not in self._lengths:
+            self.of(target)
+        return self._lengths[target]
 
     def places(self, target: Target) -> list[int]:
         """Where in the menu these choices stand."""
@@ -33,6 +43,7 @@ class Changes:
         found = list(target.changes())
         self._places[target] = [place for place, _ in found]
         changes = torch.stack([delta for _, delta in found]) if found else target.unit.weight.new_empty(0)
+        self._lengths[target] = changes.flatten(1).norm(dim=1, dtype=torch.float64).tolist() if found else []
         if changes.nbytes <= self.cache_bytes:
             self.cache_bytes -= changes.nbytes
             self._kept[target] = changes
@@ -47,13 +58,14 @@ class Backward:
         changes: where Δ comes from.
         calls: how often each target ran.
         positions: of each sample [N].
-        diagonal: also gather Σ_ij g_ij² Δ_ij²; then gradients of several calls must be added before they are squared.
+        diagonal: gather Σ_ij g_ij² Δ_ij²: of ``all`` targets, whatever it costs (gradients of several calls must be
+            added before they are squared), or ``some``, those whose gradients are at hand, or ``none``.
     """
 
     changes: Changes
     calls: Mapping[Target, int]
     positions: Tensor
-    diagonal: bool
+    diagonal: Diagonal
     _features: dict[Target, dict[int, Tensor]] = field(default_factory=dict)
     _energies: dict[Target, Tensor] = field(default_factory=dict)
     _gradients: dict[Target, Tensor] = field(default_factory=dict)
@@ -70,29 +82,30 @@ class Backward:
         parts = self._features.get(target, {}).values()
         return self._nothing(target) + sum(part.double().square().sum(1) for part in parts)
 
-    def energy(self, target: Target) -> Tensor:
-        """Σ_ij g_n,ij² Δ_c,ij² [N, C] in float64; zero unless ``diagonal``."""
-        return self._energies.get(target, self._nothing(target))
+    def energy(self, target: Target) -> Tensor | None:
+        """Σ_ij g_n,ij² Δ_c,ij² [N, C] in float64; None where it was not gathered."""
+        return self._energies.get(target, self._nothing(target) if self.diagonal == "all" else None)
 
     def arrive(self, target: Target, call: Call, cotangent: Tensor) -> None:
         """Take in the gradient of one call's output."""
         if not self.changes.places(target):
             return
-        samples = len(self.positions)
-        if not self.diagonal:
-            self._add(target, projections(call, cotangent, samples, self.changes.of(target)))
+        samples, changes = len(self.positions), self.changes.of(target)
+        once = self.calls[target] == 1
+        at_hand = once and by_gradients_is_cheaper(call, cotangent, samples, changes)
+        if self.diagonal == "none" or (self.diagonal == "some" and not at_hand):
+            self._add(target, projections(call, cotangent, samples, changes))
             return
-        changes = self.changes.of(target)
         squares = changes.flatten(1).T.square()
         features, energies, kept = [], [], []
         for part in gradients_by_sample(call, cotangent, samples):
             features.append(by_gradients(call.module, part, changes))
-            if self.calls[target] == 1:
+            if once:
                 energies.append((part.flatten(1).square() @ squares).double())
             else:
                 kept.append(part)
         self._add(target, torch.cat(features))
-        if energies:
+        if once:
             self._energies[target] = torch.cat(energies)
         else:
             self._gradients[target] = self._gradients.get(target, 0) + torch.cat(kept)

@@ -20,7 +20,7 @@ from allocator.tasks.batches import count, take
 from allocator.tasks.measurement import ratio
 from allocator.tasks.positions import per_sample
 from allocator.tasks.protocol import Batch
-from profilers._backward import Backward, Changes
+from profilers._backward import Backward, Changes, Diagonal
 from profilers._capture import captured
 from profilers._cotangent import half_hessian
 from profilers._parts import batch_seed
@@ -31,6 +31,9 @@ from profilers._score import Score
 from profilers._shards import Piece, sharded
 from profilers._verify import rows_are_samples
 
+FEW = 64
+"""Samples up to which estimates weight by weight, the narrowest, are worth their time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sketched:
@@ -39,17 +42,19 @@ class Sketched:
     Attributes:
         plan: what was measured.
         places: of these choices in the menu, per target.
+        lengths: ‖Δ‖ of these choices, per target.
         projections: u [S, N, C], per target.
         rows: mean over passes of Σ_f u_f² [N, C], f the output features, per target.
-        diagonal: mean over passes of Σ_ij g_ij² Δ_ij² [N, C], per target; None unless asked for.
+        diagonal: mean over passes of Σ_ij g_ij² Δ_ij² [N, C], per target; [N, 0] where it was not gathered.
         positions: of each sample [N].
     """
 
     plan: Plan
     places: Sequence[Sequence[int]]
+    lengths: Sequence[Sequence[float]]
     projections: Sequence[Tensor]
     rows: Sequence[Tensor]
-    diagonal: Sequence[Tensor] | None
+    diagonal: Sequence[Tensor]
     positions: Tensor
 
     def score(self, squares: Sequence[Tensor]) -> Score:
@@ -73,7 +78,7 @@ class Sketch:
         name: for progress and messages.
         passes: S, backward passes per batch; the work grows with S, the sketch's own noise falls with √S.
         seed: of the random signs.
-        diagonal: also gather Σ_ij g_ij² Δ_ij².
+        diagonal: gather Σ_ij g_ij² Δ_ij² of every target; else where it is cheap and samples are few (`FEW`).
         cache_bytes: memory for changes of weights kept between passes.
     """
 
@@ -104,9 +109,10 @@ class Sketch:
         return Sketched(
             plan,
             places=[pieces[0][f"places/{t}"].tolist() for t in ordinals],
+            lengths=[pieces[0][f"lengths/{t}"].tolist() for t in ordinals],
             projections=[torch.cat([piece[f"u/{t}"] for piece in pieces], 1) for t in ordinals],
             rows=[torch.cat([piece[f"rows/{t}"] for piece in pieces]) for t in ordinals],
-            diagonal=[torch.cat([p[f"diagonal/{t}"] for p in pieces]) for t in ordinals] if self.diagonal else None,
+            diagonal=[_everywhere([piece[f"diagonal/{t}"] for piece in pieces]) for t in ordinals],
             positions=positions,
         )
 
@@ -117,10 +123,12 @@ class Sketch:
         found = {"positions": passes[0].positions}
         for place, target in enumerate(plan.targets):
             found[f"places/{place}"] = torch.tensor(changes.places(target), dtype=torch.int64)
+            found[f"lengths/{place}"] = torch.tensor(changes.lengths(target), dtype=torch.float64)
             found[f"u/{place}"] = torch.stack([b.projection(target) for b in passes]).cpu()
             found[f"rows/{place}"] = torch.stack([b.rows(target) for b in passes]).mean(0).cpu()
-            if self.diagonal:
-                found[f"diagonal/{place}"] = torch.stack([b.energy(target) for b in passes]).mean(0).cpu()
+            energies = [energy for b in passes if (energy := b.energy(target)) is not None]
+            empty = torch.zeros(len(passes[0].positions), 0, dtype=torch.float64)
+            found[f"diagonal/{place}"] = torch.stack(energies).mean(0).cpu() if energies else empty
         return found
 
     def cotangents(self, logits: Tensor, mask: Tensor | None, key: int) -> Iterator[Tensor]:
@@ -133,6 +141,8 @@ class Sketch:
         """The finished backward passes of one batch."""
         task = plan.workload.task
         plan.workload.model.requires_grad_(False)
+        few = sum(map(count, sample_batches(plan))) <= FEW
+        diagonal: Diagonal = "all" if self.diagonal else "some" if few else "none"
         current: list[Backward] = []
 
         def arrive(target: Target, call: Call, cotangent: Tensor) -> None:
@@ -143,7 +153,7 @@ class Sketch:
         mask = task.mask(batch)
         positions = per_sample(torch.ones(logits.shape[:-1]), mask)[1]
         for done, cotangent in enumerate(self.cotangents(logits, mask, key), 1):
-            current[:] = [Backward(self._changes(plan), capture.calls, positions, self.diagonal)]
+            current[:] = [Backward(self._changes(plan), capture.calls, positions, diagonal)]
             capture.backward(logits, cotangent, again=done < self.passes)
             current[-1].finish()
             yield current[-1]
@@ -151,6 +161,11 @@ class Sketch:
     def _changes(self, plan: Plan) -> Changes:
         changes: Changes = plan.memory.setdefault(("changes", self.cache_bytes), Changes(self.cache_bytes))
         return changes
+
+
+def _everywhere(parts: list[Tensor]) -> Tensor:
+    """The parts of all batches [N, C]; [N, 0] where some batch lacks it: gradients may pay for long sequences only."""
+    return torch.cat(parts) if all(part.shape[1] for part in parts) else torch.cat([part[:, :0] for part in parts])
 
 
 def sample_batches(plan: Plan) -> list[Batch]:

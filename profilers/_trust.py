@@ -15,8 +15,6 @@ from profilers._switch import switched
 
 SHARE = 16
 """One sample in so many is run again, at least one."""
-LAYERS = 3
-"""Of every family: the largest, the median and the smallest but a quarter by score."""
 LIMIT = 0.25
 """Relative error of the logits' change beyond which a choice is not trusted; its loss may then be off by half."""
 
@@ -41,7 +39,7 @@ class Trust:
 def trust(sketch: Sketch, found: Sketched) -> Trust:
     """‖v·δ − u‖ / ‖v·δ‖ over some samples: δ = z(W+Δ) − z(W), v the sketch's own cotangents, u its projections.
 
-    Measured for three layers of every family on one sample in sixteen; within a family the error is taken to grow in
+    Measured for two layers of every family on one sample in sixteen; within a family the error is taken to grow in
     proportion to ‖Δ‖ / ‖W‖.
     """
     plan, task, model = found.plan, found.plan.workload.task, found.plan.workload.model
@@ -83,17 +81,17 @@ def trust(sketch: Sketch, found: Sketched) -> Trust:
 def _sizes(found: Sketched) -> list[list[float]]:
     """‖Δ‖ / ‖W‖ of every choice."""
     sizes = []
-    for target in found.plan.targets:
+    for target, places, lengths in zip(found.plan.targets, found.places, found.lengths, strict=True):
         row = [0.0] * len(target.menu)
         norm = float(target.unit.weight.detach().double().norm())
-        for place, delta in target.changes():
-            row[place] = float(delta.double().norm()) / norm if norm else 0.0
+        for place, length in zip(places, lengths, strict=True):
+            row[place] = length / norm if norm else 0.0
         sizes.append(row)
     return sizes
 
 
 def _chosen(found: Sketched) -> dict[str, list[tuple[int, int]]]:
-    """Some (target, column) of every family, by mean square of their projections."""
+    """The (target, column) of every family with the largest and the median square of their projections."""
     members: dict[str, list[tuple[float, int, int]]] = {}
     for t, target in enumerate(found.plan.targets):
         energy: Tensor = found.projections[t].square().sum((0, 1))
@@ -103,6 +101,5 @@ def _chosen(found: Sketched) -> dict[str, list[tuple[int, int]]]:
     chosen = {}
     for name, cells in members.items():
         ordered = sorted(cells)
-        spots = sorted({len(ordered) - 1, len(ordered) // 2, len(ordered) // 4})[-LAYERS:]
-        chosen[name] = [ordered[spot][1:] for spot in spots]
+        chosen[name] = [ordered[spot][1:] for spot in sorted({len(ordered) - 1, len(ordered) // 2})]
     return chosen

@@ -46,7 +46,7 @@ class Ggn(Profiler):
     """
 
     name: ClassVar[str] = "ggn"
-    sketches: int = 1
+    sketches: int = 2
     seed: int = 0
     interactions: bool = True
     diagonal: bool = False
@@ -65,7 +65,7 @@ class Ggn(Profiler):
             for values, errors in zip(score.value, checked.error, strict=True)
         ]
         scores = {"ggn": replace(score, remainder=gaps)}
-        if found.diagonal is not None:
+        if self.diagonal:
             scores["ggn_diag"] = found.score(found.diagonal)
         notes: dict[str, Any] = {
             "full_share": share,
