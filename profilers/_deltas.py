@@ -1,0 +1,117 @@
+"""Logit deltas in the form in which they are kept: see `allocator.logit_sum.Positions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from allocator.logit_sum import Positions
+from allocator.tasks.positions import ELEMENTS_AT_ONCE
+
+TABLES = 16
+"""Sets of random signs that positions take in turn: the noise of a sketch then averages out over positions."""
+
+Table: TypeAlias = Tensor
+"""Signs [TABLES, K, d], int8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How deltas are kept.
+
+    Attributes:
+        top: classes of a position that are followed one by one: those most likely to the float network.
+        sketches: d, random sums of the rest.
+        seed: of their signs.
+    """
+
+    top: int
+    sketches: int
+    seed: int
+
+    def whole(self, classes: int) -> bool:
+        """Whether every class is followed, and there is no rest."""
+        return classes <= self.top
+
+    def dtype(self, classes: int) -> torch.dtype:
+        """Of stored numbers: half precision for the many of a large vocabulary, 5e-4 of each delta at most."""
+        return torch.float32 if self.whole(classes) else torch.float16
+
+    def signs(self, classes: int) -> Table:
+        """Random ±1, the same in every run."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randint(0, 2, (TABLES, classes, self.sketches), generator=generator, dtype=torch.int8) * 2 - 1
+
+
+def positions(form: Form, logits: Tensor, mask: Tensor | None) -> Positions:
+    """The float network's side of a batch with logits [N, …positions, K]; masked positions are left out."""
+    flat, counts = _kept(logits, mask)
+    kept: list[Tensor] = []
+    rest: list[Tensor] = []
+    for part in _steps(flat):
+        p = torch.softmax(part.double(), -1)
+        if form.whole(p.shape[-1]):
+            kept.append(p)
+            continue
+        top = p.topk(form.top, -1)
+        kept.append(top.values)
+        rest.append(p.scatter(-1, top.indices, 0.0).sum(-1))
+    whole = form.whole(flat.shape[-1])
+    return Positions(
+        torch.cat(kept).cpu().numpy(),
+        None if whole else torch.cat(rest).cpu().numpy(),
+        0 if whole else form.sketches,
+        counts.numpy(),
+    )
+
+
+def deltas(form: Form, logits: Tensor, changed: Tensor, mask: Tensor | None, signs: Table | None) -> Tensor:
+    """δ = changed − logits of a batch [P, F], less its mean under the float network, which the softmax does not see.
+
+    ``signs`` are those of the form; None where it follows every class.
+    """
+    before, after = _kept(logits, mask)[0], _kept(changed, mask)[0]
+    done = 0
+    out: list[Tensor] = []
+    for z, y in zip(_steps(before), _steps(after), strict=True):
+        p = torch.softmax(z.double(), -1)
+        delta = y.double() - z.double()
+        delta -= (p * delta).sum(-1, keepdim=True)
+        out.append(delta if signs is None else _folded(form, p, delta, signs, done))
+        done += len(z)
+    limit = torch.finfo(form.dtype(logits.shape[-1])).max
+    return torch.cat(out).clamp(-limit, limit).to(form.dtype(logits.shape[-1])).cpu()
+
+
+def _folded(form: Form, p: Tensor, delta: Tensor, signs: Table, done: int) -> Tensor:
+    """δ of the top classes, the mean of the rest, and its sketches [P, top + 1 + d]; `done` positions came before."""
+    top = p.topk(form.top, -1).indices
+    exact = delta.gather(-1, top)
+    rest = p.scatter(-1, top, 0.0)
+    mass = rest.sum(-1, keepdim=True)
+    share = torch.where(mass > 0, rest / mass, 0.0)
+    mean = (share * delta).sum(-1, keepdim=True)
+    spread = (share.sqrt() * (delta - mean)).float()
+    sketch = spread.new_empty((len(delta), form.sketches))
+    for place in range(min(TABLES, len(delta))):
+        table = signs[(done + place) % TABLES].to(spread)
+        sketch[place::TABLES] = spread[place::TABLES] @ table
+    return torch.cat([exact, mean, sketch.double() / max(form.sketches, 1) ** 0.5], -1)
+
+
+def _kept(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(logits of the positions that count [P, K], how many each sample has [N])."""
+    flat = logits.reshape(len(logits), -1, logits.shape[-1])
+    if mask is None:
+        return flat.flatten(0, 1), torch.full((len(flat),), flat.shape[1], dtype=torch.int64)
+    wanted = mask.reshape(len(flat), -1)
+    return flat[wanted.to(flat.device)], wanted.sum(1).cpu()
+
+
+def _steps(flat: Tensor) -> Iterator[Tensor]:
+    step = max(1, ELEMENTS_AT_ONCE // flat.shape[-1])
+    return (flat[i : i + step] for i in range(0, len(flat), step))
