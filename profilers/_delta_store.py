@@ -20,9 +20,8 @@ class DeltaStore:
         UsageError: the folder holds deltas of something else; see `Writer`.
     """
 
-    def __init__(self, folder: Path, plan: Plan, form: Form, samples: int | None, classes: int) -> None:
-        whole = form.whole(classes)
-        self._sketches = 0 if whole else form.sketches
+    def __init__(self, folder: Path, plan: Plan, form: Form, samples: int | None) -> None:
+        self._sketches = 0 if form.whole else form.sketches
         manifest = Manifest(
             model_sha256=model_sha256(plan.workload.model),
             calibration=plan.workload.digests("calibration")[:samples],
@@ -34,11 +33,11 @@ class DeltaStore:
                 )
                 for target in plan.targets
             ],
-            classes=classes,
-            top=min(form.top, classes),
+            classes=form.classes,
+            top=min(form.top, form.classes),
             sketches=self._sketches,
             seed=form.seed,
-            dtype=str(form.dtype(classes)).removeprefix("torch."),
+            dtype=str(form.dtype).removeprefix("torch."),
             versions=versions(),
         )
         self._writer = Writer(folder, manifest)

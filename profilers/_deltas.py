@@ -24,27 +24,32 @@ class Form:
     """How deltas are kept.
 
     Attributes:
+        classes: of a position, the most of all batches; batches that have fewer are filled up with classes of p = 0.
         top: classes of a position that are followed one by one: those most likely to the float network.
         sketches: d, random sums of the rest.
         seed: of their signs.
     """
 
+    classes: int
     top: int
     sketches: int
     seed: int
 
-    def whole(self, classes: int) -> bool:
+    @property
+    def whole(self) -> bool:
         """Whether every class is followed, and there is no rest."""
-        return classes <= self.top
+        return self.classes <= self.top
 
-    def dtype(self, classes: int) -> torch.dtype:
+    @property
+    def dtype(self) -> torch.dtype:
         """Of stored numbers: half precision for the many of a large vocabulary, 5e-4 of each delta at most."""
-        return torch.float32 if self.whole(classes) else torch.float16
+        return torch.float32 if self.whole else torch.float16
 
-    def signs(self, classes: int) -> Table:
+    def signs(self) -> Table:
         """Random ±1, the same in every run."""
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randint(0, 2, (TABLES, classes, self.sketches), generator=generator, dtype=torch.int8) * 2 - 1
+        shape = (TABLES, self.classes, self.sketches)
+        return torch.randint(0, 2, shape, generator=generator, dtype=torch.int8) * 2 - 1
 
 
 def positions(form: Form, logits: Tensor, mask: Tensor | None) -> Positions:
@@ -53,18 +58,17 @@ def positions(form: Form, logits: Tensor, mask: Tensor | None) -> Positions:
     kept: list[Tensor] = []
     rest: list[Tensor] = []
     for part in _steps(flat):
-        p = torch.softmax(part.double(), -1)
-        if form.whole(p.shape[-1]):
+        p = _filled(form, torch.softmax(part.double(), -1))
+        if form.whole:
             kept.append(p)
             continue
         top = p.topk(form.top, -1)
         kept.append(top.values)
         rest.append(p.scatter(-1, top.indices, 0.0).sum(-1))
-    whole = form.whole(flat.shape[-1])
     return Positions(
         torch.cat(kept).cpu().numpy(),
-        None if whole else torch.cat(rest).cpu().numpy(),
-        0 if whole else form.sketches,
+        None if form.whole else torch.cat(rest).cpu().numpy(),
+        0 if form.whole else form.sketches,
         counts.numpy(),
     )
 
@@ -81,10 +85,11 @@ def deltas(form: Form, logits: Tensor, changed: Tensor, mask: Tensor | None, sig
         p = torch.softmax(z.double(), -1)
         delta = y.double() - z.double()
         delta -= (p * delta).sum(-1, keepdim=True)
+        p, delta = _filled(form, p), _filled(form, delta)
         out.append(delta if signs is None else _folded(form, p, delta, signs, done))
         done += len(z)
-    limit = torch.finfo(form.dtype(logits.shape[-1])).max
-    return torch.cat(out).clamp(-limit, limit).to(form.dtype(logits.shape[-1])).cpu()
+    limit = torch.finfo(form.dtype).max
+    return torch.cat(out).clamp(-limit, limit).to(form.dtype).cpu()
 
 
 def _folded(form: Form, p: Tensor, delta: Tensor, signs: Table, done: int) -> Tensor:
@@ -110,6 +115,11 @@ def _kept(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         return flat.flatten(0, 1), torch.full((len(flat),), flat.shape[1], dtype=torch.int64)
     wanted = mask.reshape(len(flat), -1)
     return flat[wanted.to(flat.device)], wanted.sum(1).cpu()
+
+
+def _filled(form: Form, part: Tensor) -> Tensor:
+    """With zeros for the classes that other batches have beyond these."""
+    return torch.nn.functional.pad(part, (0, form.classes - part.shape[-1])) if form.classes > part.shape[-1] else part
 
 
 def _steps(flat: Tensor) -> Iterator[Tensor]:

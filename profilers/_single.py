@@ -26,8 +26,8 @@ from profilers._switch import switched
 FLOAT = -1
 """In place of a target: the float network."""
 
-Key: TypeAlias = tuple[int, int, int, bool]
-"""Target's place or FLOAT, first batch, last batch + 1, whether blocks may be remembered."""
+Key: TypeAlias = tuple[int, int, int, bool, int]
+"""Target's place or FLOAT, first batch, last batch + 1, whether blocks may be remembered, classes of a position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +37,23 @@ class Single:
     Attributes:
         samples: the first so many rows of calibration data; None for all.
         cache_bytes: about what remembered outputs of one shard's batches may take; 0: nothing is remembered.
-        form: in which logit deltas are handed back as well; None: divergences alone.
+        top: classes whose logit deltas are handed back one by one (see `Form`); 0: divergences alone.
+        sketches: random sums of the other classes.
+        seed: of their signs.
     """
 
     samples: int | None
     cache_bytes: int
-    form: Form | None
+    top: int = 0
+    sketches: int = 0
+    seed: int = 0
 
     def run(self, plan: Plan, progress: Progress) -> Iterator[tuple[Key, Piece]]:
         """Every shard's key and piece; all targets of one run of batches, then the next.
 
-        A piece of a target has ``sum`` and ``count`` [C, N] of the divergence of each sample, and with a form ``delta``
-        [C, P, F]. With a form each run of batches begins with the float network's piece: ``top``, ``tail`` and
-        ``counts`` of `Positions`, and the number of ``classes``.
+        A piece of a target has ``sum`` and ``count`` [C, N] of the divergence of each sample, and with deltas ``delta``
+        [C, P, F]. With deltas each run of batches begins with the float network's piece: ``top``, ``tail`` and
+        ``counts`` of `Positions`.
         """
         batches = self._batches(plan)
         if not batches:
@@ -63,45 +67,50 @@ class Single:
                 "runs it in full for every choice",
                 stacklevel=2,
             )
-        places = range(0 if self.form is None else FLOAT, len(plan.targets))
+        places = range(FLOAT if self.top else 0, len(plan.targets))
         runs = self._runs(batches, float(found["bytes"]))
-        keys = [(place, start, stop, broken == FLOAT) for start, stop in runs for place in places]
+        classes = int(found["classes"])
+        keys = [(place, start, stop, broken == FLOAT, classes) for start, stop in runs for place in places]
         yield from zip(keys, sharded(plan, "kl", self, keys, self.measure, progress), strict=True)
         plan.memory.pop(self._memory, None)
 
     def lay_out(self, plan: Plan, key: str) -> Piece:
-        """What the first batch's recording takes, and the first target before which remembering goes wrong."""
+        """What the first batch's recording takes, the first target before which remembering goes wrong; and classes."""
+        task, model, batches = plan.workload.task, plan.workload.model, self._batches(plan)
         with torch.no_grad():
-            recording = self._recording(plan, self._batches(plan)[0], self.cache_bytes > 0)
+            recording = self._recording(plan, batches[0], self.cache_bytes > 0)
+            classes = [recording.logits.shape[-1]]
+            classes += [task.logits(model, batch).shape[-1] for batch in batches[1:] if self.top]
             broken = _first_broken(plan, recording) if self.cache_bytes else FLOAT
         if broken == FLOAT:
             plan.memory[self._memory] = (self.cache_bytes > 0, {0: recording})
         else:
             recording.keep([])
-        return {"bytes": torch.tensor(recording.size), "broken": torch.tensor(broken)}
+        found = {"bytes": recording.size, "broken": broken, "classes": max(classes)}
+        return {name: torch.tensor(value) for name, value in found.items()}
 
     def measure(self, plan: Plan, key: Key) -> Piece:
         """One shard's piece."""
-        place, start, stop, trusted = key
+        place, start, stop, trusted, classes = key
+        form = self.form(classes)
         with torch.no_grad():
             recordings = self._recordings(plan, start, stop, trusted and self.cache_bytes > 0)
             if place == FLOAT:
-                assert self.form is not None
-                parts = [positions(self.form, r.logits, plan.workload.task.mask(r.batch)) for r in recordings]
+                parts = [positions(form, r.logits, plan.workload.task.mask(r.batch)) for r in recordings]
                 tails = [torch.from_numpy(part.tail) for part in parts if part.tail is not None]
                 return {
                     "top": torch.cat([torch.from_numpy(part.top) for part in parts]),
                     "counts": torch.cat([torch.from_numpy(part.counts) for part in parts]),
                     **({"tail": torch.cat(tails)} if tails else {}),
-                    "classes": torch.tensor(recordings[0].logits.shape[-1]),
                 }
             found = [
-                self._changed(plan, plan.targets[place], k, recordings) for k in range(len(plan.targets[place].menu))
+                self._changed(plan, plan.targets[place], k, recordings, form)
+                for k in range(len(plan.targets[place].menu))
             ]
         return {name: torch.stack([piece[name] for piece in found]) for name in found[0]}
 
-    def _changed(self, plan: Plan, target: Target, choice: int, recordings: Sequence[Recording]) -> Piece:
-        """``sum`` and ``count`` [N], and with a form ``delta`` [P, F], of one choice."""
+    def _changed(self, plan: Plan, target: Target, choice: int, recordings: Sequence[Recording], form: Form) -> Piece:
+        """``sum`` and ``count`` [N], and with deltas ``delta`` [P, F], of one choice."""
         task, model, weight = plan.workload.task, plan.workload.model, target.unit.weight
         other = target.approximation(choice)
         if torch.equal(other, weight):
@@ -116,19 +125,21 @@ class Single:
             same = logits is recording.logits
             values = torch.zeros(logits.shape[:-1]) if same else divergence(recording.logits, logits)
             cells.append(per_sample(values, mask))
-            if self.form is not None:
-                signs = self._signs(plan, logits.shape[-1])
-                moved.append(deltas(self.form, recording.logits, logits, mask, signs))
+            if self.top:
+                moved.append(deltas(form, recording.logits, logits, mask, self._signs(plan, form)))
         found = {"sum": torch.cat([s for s, _ in cells]), "count": torch.cat([c for _, c in cells])}
         return {**found, "delta": torch.cat(moved)} if moved else found
 
-    def _signs(self, plan: Plan, classes: int) -> Table | None:
-        if self.form is None or self.form.whole(classes):
+    def form(self, classes: int) -> Form:
+        """How deltas of so many classes are kept."""
+        return Form(classes=classes, top=self.top, sketches=self.sketches, seed=self.seed)
+
+    def _signs(self, plan: Plan, form: Form) -> Table | None:
+        if form.whole:
             return None
-        key = ("signs", self.form, classes)
-        if key not in plan.memory:
-            plan.memory[key] = self.form.signs(classes)
-        table: Table = plan.memory[key]
+        if form not in plan.memory:
+            plan.memory[form] = form.signs()
+        table: Table = plan.memory[form]
         return table
 
     @property

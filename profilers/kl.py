@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from allocator.errors import UsageError
 from allocator.tasks.measurement import Measured, ratio
 from profilers._delta_store import DeltaStore
-from profilers._deltas import Form
 from profilers._findings import Findings
 from profilers._interactions import Meeting
 from profilers._plan import Plan
@@ -72,16 +71,16 @@ class Kl(Profiler):
         """
         if self.top < 1 or self.sketches < 1:
             raise UsageError(f"kl has top={self.top} and sketches={self.sketches}: give each 1 or more")
-        form = Form(top=self.top, sketches=self.sketches, seed=self.seed) if self.deltas or self.interactions else None
-        single = Single(samples=self.samples, cache_bytes=self.cache_bytes, form=form)
+        single = Single(samples=self.samples, cache_bytes=self.cache_bytes)
+        if self.deltas or self.interactions:
+            single = replace(single, top=self.top, sketches=self.sketches, seed=self.seed)
         store: DeltaStore | None = None
         meeting = Meeting([len(target.menu) for target in plan.targets])
         cells: list[list[Piece]] = [[] for _ in plan.targets]
-        for (place, start, _, _), piece in single.run(plan, progress):
+        for (place, start, _, _, classes), piece in single.run(plan, progress):
             if place == FLOAT:
-                assert form is not None
                 if self.deltas:
-                    store = store or DeltaStore(Path(self.deltas), plan, form, self.samples, int(piece["classes"]))
+                    store = store or DeltaStore(Path(self.deltas), plan, single.form(classes), self.samples)
                     store.positions(start, piece)
                 if self.interactions:
                     meeting.positions(piece, self.sketches)

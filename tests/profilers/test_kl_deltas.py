@@ -107,8 +107,8 @@ def test_folding_is_linear_and_its_sketches_unbiased():
     generator = torch.Generator().manual_seed(0)
     z, a, b = (torch.randn(3000, 40, generator=generator) for _ in range(3))
     z = z[:1].expand(3000, 40)
-    form = Form(top=6, sketches=4, seed=1)
-    signs = form.signs(40)
+    form = Form(classes=40, top=6, sketches=4, seed=1)
+    signs = form.signs()
     parts = [deltas(form, z, z + change, None, signs).double() for change in (a, b, a + b)]
     torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=0, atol=2e-2)  # half precision
     found = positions(form, z, None)

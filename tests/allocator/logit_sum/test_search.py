@@ -55,7 +55,7 @@ def test_no_change_of_one_or_two_groups_betters_what_a_descent_ends_at(case_of):
 
 
 def test_couplings_pins_and_several_rows_hold(case_of):
-    case = case_of(21, groups=5)
+    case = case_of(26, groups=5)
     problem = case.problem
     rows = problem.indptr
     cost = np.arange(problem.choice_count) % 3
