@@ -37,7 +37,7 @@ class DeltaStore:
             top=min(form.top, form.classes),
             sketches=self._sketches,
             seed=form.seed,
-            dtype=str(form.dtype).removeprefix("torch."),
+            dtype="float32" if form.whole else "float16",
             versions=versions(),
         )
         self._writer = Writer(folder, manifest)

@@ -5,9 +5,10 @@ differences δ = z(changed) − z(float) predict an allocation far better than t
 order deltas of different layers add, and KL(p ‖ softmax(z + Σ δ)) is then exact in how they meet in the softmax.
 """
 
+from allocator.logit_sum.manifest import Manifest, StoredGroup
 from allocator.logit_sum.positions import Positions
 from allocator.logit_sum.predictor import LogitSum
 from allocator.logit_sum.search import Improved, improve
-from allocator.logit_sum.store import Manifest, StoredGroup, Writer
+from allocator.logit_sum.store import Writer
 
 __all__ = ["Improved", "LogitSum", "Manifest", "Positions", "StoredGroup", "Writer", "improve"]

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from allocator.errors import UsageError
+from allocator.logit_sum.manifest import ANEW, StoredGroup
 from allocator.logit_sum.positions import Positions
-from allocator.logit_sum.store import ANEW, Reader, StoredGroup
+from allocator.logit_sum.store import Reader
 from allocator.problem import Problem
 from allocator.statement import FloatArray, IntArray
 from allocator.views import Choice
@@ -59,7 +60,7 @@ class LogitSum:
         """
         reader = Reader(Path(folder))
         _require_model(Path(folder), problem, reader.manifest.model_sha256)
-        positions = reader.positions()
+        positions = reader.positions
         stored = {group.name: place for place, group in enumerate(reader.manifest.groups)}
         shape = (problem.choice_count, len(positions.top), positions.width)
         deltas = np.zeros(shape, np.dtype(reader.manifest.dtype))

@@ -46,10 +46,10 @@ def improve(
     logit_sum: LogitSum,
     starts: Sequence[ArrayLike] = (),
     *,
-    kicks: int = 0,
+    kicks: int = 10,
     seed: int = 0,
     predictions: int = 100_000,
-    pairs: int = 512,
+    pairs: int = 128,
 ) -> Improved:
     """The best feasible allocation that descents from the starts, and kicks of the best, reach; never worse than any.
 

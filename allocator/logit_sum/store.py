@@ -11,51 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator.errors import ProblemError, UsageError
+from allocator.errors import UsageError
 from allocator.formats.archive import read_arrays, write_arrays
 from allocator.formats.files import read_bytes, write_bytes
+from allocator.logit_sum.manifest import ANEW, MANIFEST, Manifest, read_manifest, require_same
 from allocator.logit_sum.positions import Positions
-
-MANIFEST = "manifest.json"
-ANEW = "name another folder, or remove this one to measure anew"
-
-
-class StoredGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One group: its name, its choices in order, and the action of each."""
-
-    name: str
-    choices: list[str]
-    actions: list[dict[str, Any]]
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the deltas in a folder depend on, and (once all are written) the sha256 of each file.
-
-    Attributes:
-        model_sha256: of the float network's state.
-        calibration: sha256 of every sample that was run, in order.
-        groups: whose deltas are kept, in order.
-        classes: of a position.
-        top: classes followed one by one at each position.
-        sketches: random sums of the rest; 0 where there is no rest.
-        seed: of their signs.
-        dtype: of the stored numbers.
-        versions: of the packages that they come from.
-        files: name → sha256; empty while the measurement is not finished.
-    """
-
-    model_sha256: str
-    calibration: list[str]
-    groups: list[StoredGroup]
-    classes: int
-    top: int
-    sketches: int
-    seed: int
-    dtype: str
-    versions: dict[str, str]
-    format: str = "logit-deltas"
-    version: int = 1
-    files: dict[str, str] = {}
 
 
 class Writer:
@@ -74,7 +34,7 @@ class Writer:
         except OSError as error:
             raise UsageError(f"{folder}: no folder for logit deltas can be made there: {error.strerror}") from None
         if (folder / MANIFEST).exists():
-            _require_same(folder, read_manifest(folder), manifest)
+            require_same(folder, read_manifest(folder), manifest)
         elif any(folder.iterdir()):
             raise UsageError(f"{folder}: holds files but no {MANIFEST} of logit deltas; name an empty or a new folder")
         self._write()
@@ -105,6 +65,8 @@ class Writer:
 class Reader:
     """A whole store, whose files are checked against the manifest as they are read.
 
+    positions: the float network's side, all batches.
+
     Raises:
         UsageError: no store, an unfinished one, or one whose files were changed.
     """
@@ -115,53 +77,45 @@ class Reader:
         if not self.manifest.files:
             raise UsageError(f"{folder}: its measurement was not finished; run it again with the same options")
         self._starts = sorted(int(n[10:-4]) for n in self.manifest.files if n.startswith("positions-"))
-
-    def positions(self) -> Positions:
-        """All positions."""
-        parts = [self._arrays(f"positions-{start:05d}.npz") for start in self._starts]
-        return Positions.joined(
-            [Positions(p["top"], p.get("tail"), self.manifest.sketches, p["counts"]) for p in parts]
-        )
+        if not self._starts:
+            raise UsageError(f"{folder / MANIFEST}: names no file of positions; {ANEW}")
+        parts = [self._positions(start) for start in self._starts]
+        self._lengths = [len(part.top) for part in parts]
+        self.positions = Positions.joined(parts)
 
     def deltas(self, group: int) -> NDArray[Any]:
-        """Of the group's choices at all positions [C, P, F]."""
-        parts = [self._arrays(f"{group:05d}-{start:05d}.npz")["delta"] for start in self._starts]
+        """Of the group's choices at all positions [C, P, F].
+
+        Raises:
+            UsageError: a file that is missing, changed, or of another shape than the manifest says.
+        """
+        choices = len(self.manifest.groups[group].choices)
+        parts: list[NDArray[Any]] = []
+        for start, length in zip(self._starts, self._lengths, strict=True):
+            shapes = {"delta": (choices, length, self.positions.width)}
+            parts.append(self._arrays(f"{group:05d}-{start:05d}.npz", shapes)["delta"])
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
+    def _positions(self, start: int) -> Positions:
+        manifest, name = self.manifest, f"positions-{start:05d}.npz"
+        shapes: dict[str, tuple[int, ...]] = {"top": (-1, manifest.top), "counts": (-1,)}
+        if manifest.classes > manifest.top:
+            shapes["tail"] = (-1,)
+        found = self._arrays(name, shapes)
+        tail = found.get("tail")
+        lengths = {len(found["top"]), int(found["counts"].sum()), len(found["top"] if tail is None else tail)}
+        if len(lengths) > 1:
+            raise UsageError(f"{self.folder / name}: holds numbers of positions that do not agree, {lengths}; {ANEW}")
+        return Positions(found["top"], tail, 0 if tail is None else manifest.sketches, found["counts"])
+
+    def _arrays(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
+        """The arrays of a file, if it is the one that was written and has these shapes; −1 is any length."""
         data = read_bytes(self.folder / name)
         if hashlib.sha256(data).hexdigest() != self.manifest.files.get(name):
             raise UsageError(f"{self.folder / name}: is not the file that {MANIFEST} speaks of; {ANEW}")
-        return read_arrays(data, name, "file of logit deltas")
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder.
-
-    Raises:
-        UsageError: there is none, or it is none that this version reads.
-    """
-    path = folder / MANIFEST
-    data = read_bytes(path)
-    try:
-        found = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, ProblemError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: is no manifest of logit deltas ({error}); {ANEW}") from None
-    if (found.format, found.version) != ("logit-deltas", 1):
-        raise UsageError(f"{path}: is {found.format!r}, version {found.version}, not 'logit-deltas', version 1; {ANEW}")
-    return found
-
-
-def _require_same(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
-    words = {
-        "model_sha256": "another model",
-        "calibration": "other calibration samples",
-        "groups": "other groups or choices",
-        "versions": "other package versions",
-    }
-    for key in wanted.__struct_fields__:
-        if key != "files" and getattr(earlier, key) != getattr(wanted, key):
-            what = words.get(key, f"{key}={getattr(earlier, key)!r}, not {getattr(wanted, key)!r}")
-            raise UsageError(
-                f"{folder}: holds logit deltas of {what}, and deltas of two measurements do not mix; {ANEW}"
-            )
+        found = read_arrays(data, name, "file of logit deltas")
+        for key, wanted in shapes.items():
+            shape = found[key].shape if key in found else ()
+            if len(shape) != len(wanted) or any(n not in (-1, m) for n, m in zip(wanted, shape, strict=True)):
+                raise UsageError(f"{self.folder / name}: holds {key} in shape {shape}, not {wanted}; {ANEW}")
+        return found

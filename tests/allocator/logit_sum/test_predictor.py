@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -117,6 +118,7 @@ def test_a_store_of_another_model_or_an_unfinished_or_changed_one_is_refused(cas
         with pytest.raises(UsageError, match=f"{words}.*name another folder"):
             write(case, tmp_path, **{key: value})
     LogitSum.load(tmp_path, case.problem)  # refusing has touched nothing
+    stated = json.loads((tmp_path / "manifest.json").read_text())
     path = tmp_path / "00001-00003.npz"
     path.write_bytes((tmp_path / "00001-00000.npz").read_bytes())
     with pytest.raises(UsageError, match="is not the file that"):
@@ -124,6 +126,19 @@ def test_a_store_of_another_model_or_an_unfinished_or_changed_one_is_refused(cas
     (tmp_path / "manifest.json").write_text('{"format": "other"}')
     with pytest.raises(UsageError, match="is no manifest of logit deltas"):
         LogitSum.load(tmp_path, case.problem)
+    write_at = tmp_path / "shape"
+    write(case, write_at, top=4)
+    with pytest.raises(UsageError, match="holds top in shape"):
+        LogitSum.load(write_at, case.problem)
+    for wrong in (
+        {"files": {"../x.npz": ""}},
+        {"dtype": "object"},
+        {"groups": [{"name": "g", "choices": ["a"], "actions": []}]},
+    ):
+        found = {**stated, **wrong}
+        (tmp_path / "manifest.json").write_text(json.dumps(found))
+        with pytest.raises(UsageError, match="name another folder"):
+            LogitSum.load(tmp_path, case.problem)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(UsageError, match="holds files but no manifest"):
         write(case, tmp_path)
