@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from allocator.logit_sum import Positions
-from allocator.tasks.positions import ELEMENTS_AT_ONCE
 
 TABLES = 16
 """Sets of random signs that positions take in turn: the noise of a sketch then averages out over positions."""
+
+AT_ONCE = 1 << 20
+"""Logits turned into float64 at a time: 8 MB, which a processor's cache holds."""
 
 Table: TypeAlias = Tensor
 """Signs [TABLES, K, d], int8."""
@@ -83,8 +85,8 @@ def deltas(form: Form, logits: Tensor, changed: Tensor, mask: Tensor | None, sig
     out: list[Tensor] = []
     for z, y in zip(_steps(before), _steps(after), strict=True):
         p = torch.softmax(z.double(), -1)
-        delta = y.double() - z.double()
-        delta -= (p * delta).sum(-1, keepdim=True)
+        delta = y.double().sub_(z)
+        delta -= _mean(p, delta)
         p, delta = _filled(form, p), _filled(form, delta)
         out.append(delta if signs is None else _folded(form, p, delta, signs, done))
         done += len(z)
@@ -93,19 +95,27 @@ def deltas(form: Form, logits: Tensor, changed: Tensor, mask: Tensor | None, sig
 
 
 def _folded(form: Form, p: Tensor, delta: Tensor, signs: Table, done: int) -> Tensor:
-    """δ of the top classes, the mean of the rest, and its sketches [P, top + 1 + d]; `done` positions came before."""
+    """δ of the top classes, the mean of the rest, and its sketches [P, top + 1 + d]; p and δ are used up.
+
+    ``done`` positions of the batch came before.
+    """
     top = p.topk(form.top, -1).indices
     exact = delta.gather(-1, top)
-    rest = p.scatter(-1, top, 0.0)
-    mass = rest.sum(-1, keepdim=True)
-    share = torch.where(mass > 0, rest / mass, 0.0)
-    mean = (share * delta).sum(-1, keepdim=True)
-    spread = (share.sqrt() * (delta - mean)).float()
+    p = p.scatter_(-1, top, 0.0)
+    mass = p.sum(-1, keepdim=True)
+    mean = torch.where(mass > 0, _mean(p, delta) / mass, 0.0)
+    spread = delta.sub_(mean).float().mul_(p.float().sqrt_())
     sketch = spread.new_empty((len(delta), form.sketches))
     for place in range(min(TABLES, len(delta))):
         table = signs[(done + place) % TABLES].to(spread)
         sketch[place::TABLES] = spread[place::TABLES] @ table
-    return torch.cat([exact, mean, sketch.double() / max(form.sketches, 1) ** 0.5], -1)
+    sketch = torch.where(mass > 0, sketch.double() / (mass * form.sketches).sqrt(), 0.0)
+    return torch.cat([exact, mean, sketch], -1)
+
+
+def _mean(p: Tensor, delta: Tensor) -> Tensor:
+    """Σ p δ [P, 1]; a product, so that nothing of the size of the vocabulary is made for it."""
+    return torch.bmm(p[:, None], delta[:, :, None])[:, 0]
 
 
 def _kept(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -123,5 +133,5 @@ def _filled(form: Form, part: Tensor) -> Tensor:
 
 
 def _steps(flat: Tensor) -> Iterator[Tensor]:
-    step = max(1, ELEMENTS_AT_ONCE // flat.shape[-1])
+    step = max(TABLES, AT_ONCE // flat.shape[-1])
     return (flat[i : i + step] for i in range(0, len(flat), step))

@@ -39,7 +39,7 @@ class Kl(Profiler):
     The changes of the logits, δ = z(changed) − z(float), say how choices of different layers meet. They can be kept,
     for `allocator.logit_sum.LogitSum`, which predicts KL(p ‖ softmax(z + Σ δ)) of whole allocations; or become the
     interactions of the score: ½ Σ_positions Var_p(Σ_g δ_g) less its diagonal, over the number of positions, the second
-    order of that divergence. Both cost nothing more to measure. With more than ``top`` classes the rest is folded into
+    order of that divergence. Both cost little beside the passes. With more than ``top`` classes the rest is folded into
     a mean and ``sketches`` random sums (see `allocator.logit_sum.Positions`), kept in half precision.
 
     Attributes:
