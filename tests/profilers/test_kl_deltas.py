@@ -207,7 +207,6 @@ def test_interactions_are_the_second_order_of_the_sum(workload_of, space, name):
     products = (true @ true.T / mass).numpy()
     found = (basis.vectors * basis.eigenvalues) @ basis.vectors.T
     size = np.sqrt(np.diag(products))
-    np.testing.assert_allclose(found, products, rtol=0, atol=1e-4 * np.outer(size, size).max())
-    assert np.abs(found - products).max() <= 1e-4 * (np.outer(size, size) + 1e-12).max()
+    assert (np.abs(found - products) <= 1e-3 * np.outer(size, size) + 1e-14).all()  # of each two, however small
     unary = problem.scores["kl"]
     assert np.array_equal(unary, profile(workload_of(name), space, Kl()).scores["kl"])
