@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from allocator.errors import UsageError
-from allocator.tasks.batches import count, take
 from allocator.tasks.measurement import Measured, ratio
-from allocator.tasks.positions import divergence, per_sample
-from allocator.tasks.protocol import Batch
-from allocator.workload import Workload
-from profilers._blocks import blocks
+from profilers._delta_store import DeltaStore
 from profilers._findings import Findings
-from profilers._plan import Plan, Target
+from profilers._interactions import Meeting
+from profilers._plan import Plan
 from profilers._progress import Progress
-from profilers._replay import Recording, record, replay
 from profilers._run import Profiler
 from profilers._score import Score
-from profilers._switch import switched
-
-Cell: TypeAlias = tuple[Tensor, Tensor]
-"""(sum, count) per sample of one batch."""
+from profilers._shards import Piece
+from profilers._single import FLOAT, Single
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +36,63 @@ class Kl(Profiler):
     outputs give the same bits; this is checked on the first batch for every cut, and a network that fails is run in
     full, with a warning.
 
+    The changes of the logits, δ = z(changed) − z(float), say how choices of different layers meet. They can be kept,
+    for `allocator.logit_sum.LogitSum`, which predicts KL(p ‖ softmax(z + Σ δ)) of whole allocations; or become the
+    interactions of the score: ½ Σ_positions Var_p(Σ_g δ_g) less its diagonal, over the number of positions, the second
+    order of that divergence. Both cost little beside the passes. With more than ``top`` classes the rest is folded into
+    a mean and ``sketches`` random sums (see `allocator.logit_sum.Positions`), kept in half precision.
+
     Attributes:
         samples: use only the first so many rows of calibration data (images, sequences, pairs of texts); 32 to 64
             usually rank choices as well as 256.
-        cache_bytes: memory for remembered outputs; batches are taken as many at a time as fit, at least one.
+        cache_bytes: memory for remembered outputs, about; batches are taken as many at a time as fit, at least one.
             0: remember nothing.
+        deltas: folder in which logit deltas are kept; "" for none. One that holds another measurement is refused.
+        interactions: give the score interactions from the deltas.
+        top: classes of a position that are followed one by one.
+        sketches: random sums of the other classes.
+        seed: of their signs.
     """
 
     name: ClassVar[str] = "kl"
     samples: int | None = None
     cache_bytes: int = 1 << 30
+    deltas: str = ""
+    interactions: bool = False
+    top: int = 32
+    sketches: int = 8
+    seed: int = 0
 
     def measure(self, plan: Plan, progress: Progress) -> Findings:
-        """The score ``kl`` of every choice."""
-        batches = list(self._batches(plan.workload))
-        cells: dict[tuple[Target, int], list[Cell]] = {}
-        with torch.no_grad():
-            for done, recordings in self._chunks(plan, batches):
-                for place, target in enumerate(plan.targets):
-                    for key, more in self._measured(plan, target, recordings, done):
-                        cells.setdefault((target, key), []).extend(more)
-                    finished = done * len(plan.targets) + (place + 1) * len(recordings)
-                    progress("kl", finished, len(batches) * len(plan.targets))
-        found = [[_ratio(cells[target, place]) for place in range(len(target.menu))] for target in plan.targets]
+        """The score ``kl`` of every choice, and its interactions if asked for.
+
+        Raises:
+            UsageError: fewer than two samples; ``top`` or ``sketches`` below 1; a folder with other deltas.
+        """
+        if self.top < 1 or self.sketches < 1:
+            raise UsageError(f"kl has top={self.top} and sketches={self.sketches}: give each 1 or more")
+        single = Single(samples=self.samples, cache_bytes=self.cache_bytes)
+        if self.deltas or self.interactions:
+            single = replace(single, top=self.top, sketches=self.sketches, seed=self.seed)
+        store: DeltaStore | None = None
+        meeting = Meeting([len(target.menu) for target in plan.targets])
+        cells: list[list[Piece]] = [[] for _ in plan.targets]
+        for (place, start, _, _, classes), piece in single.run(plan, progress):
+            if place == FLOAT:
+                if self.deltas:
+                    store = store or DeltaStore(Path(self.deltas), plan, single.form(classes), self.samples)
+                    store.positions(start, piece)
+                if self.interactions:
+                    meeting.positions(piece, self.sketches)
+                continue
+            cells[place].append({"sum": piece["sum"], "count": piece["count"]})
+            if store is not None:
+                store.deltas(place, start, piece["delta"])
+            if self.interactions:
+                meeting.deltas(place, piece["delta"])
+        found = [_ratios(pieces) for pieces in cells]
+        if store is not None:
+            store.finish()
         score = Score(
             [[cell.value for cell in row] for row in found],
             [[cell.stderr for cell in row] for row in found],
@@ -73,102 +100,16 @@ class Kl(Profiler):
             target="kl",
             per=plan.workload.task.per,
         )
-        return Findings(scores={"kl": score})
-
-    def _measured(
-        self, plan: Plan, target: Target, recordings: list[Recording], done: int
-    ) -> Iterator[tuple[int, list[Cell]]]:
-        """`_divergences`, or what an earlier run kept of them."""
-        key = ("kl", self, target.name, done, len(recordings))
-        kept = plan.parts.take(*key)
-        if kept is None:
-            found = [cells for _, cells in _divergences(plan, target, recordings)]
-            sums, counts = ([torch.cat([cell[i] for cell in cells]) for cells in found] for i in (0, 1))
-            kept = {"sum": torch.stack(sums), "count": torch.stack(counts)}
-            plan.parts.keep(kept, *key)
-        for place, cell in enumerate(zip(kept["sum"], kept["count"], strict=True)):
-            yield place, [cell]
-
-    def _batches(self, workload: Workload) -> Iterator[Batch]:
-        left = self.samples
-        for batch in workload.calibration:
-            size = count(batch) if left is None else min(left, count(batch))
-            if size == 0:
-                return
-            yield batch if size == count(batch) else take(batch, 0, size)
-            left = None if left is None else left - size
-
-    def _chunks(self, plan: Plan, batches: list[Batch]) -> Iterator[tuple[int, list[Recording]]]:
-        """(batches before, recordings) so that each chunk fits the cache; the first batch's replays are checked."""
-        kept = list(blocks(plan.workload.model)) if self.cache_bytes else []
-        layers = [module for target in plan.targets for module in target.modules]
-        chunk: list[Recording] = []
-        for done, batch in enumerate(batches):
-            recording = record(plan.workload.task, plan.workload.model, batch, kept, layers)
-            if done == 0:
-                kept = _trusted(plan, recording, kept)
-                recording.keep(kept)
-            if chunk and sum(r.size for r in chunk) + recording.size > self.cache_bytes:
-                yield done - len(chunk), chunk
-                chunk = []
-            chunk.append(recording)
-        yield len(batches) - len(chunk), chunk
+        return Findings(scores={"kl": score}, bases=[meeting.basis("kl")] if self.interactions else [])
 
 
-def _divergences(plan: Plan, target: Target, recordings: list[Recording]) -> Iterator[tuple[int, list[Cell]]]:
-    """(choice, (sum, count) per sample of every recorded batch), one choice switched at a time."""
-    task, model, weight = plan.workload.task, plan.workload.model, target.unit.weight
-    masks = [task.mask(recording.batch) for recording in recordings]
-    for place in range(len(target.menu)):
-        other = target.approximation(place)
-        if torch.equal(other, weight):
-            zeros = [torch.zeros(recording.logits.shape[:-1]) for recording in recordings]
-            yield place, [per_sample(zero, mask) for zero, mask in zip(zeros, masks, strict=True)]
-            continue
-        with switched(weight, other):
-            changed = [replay(task, model, r, r.before(target.modules)) for r in recordings]
-        yield (
-            place,
-            [
-                per_sample(divergence(recording.logits, logits), mask)
-                for recording, logits, mask in zip(recordings, changed, masks, strict=True)
-            ],
-        )
-
-
-def _trusted(plan: Plan, recording: Recording, kept: list[Module]) -> list[Module]:
-    """The blocks, if every cut of this recording gives the recorded logits bit by bit; else none, with a warning."""
-    checked: set[int] = set()
-    for target in plan.targets:
-        remembered = recording.before(target.modules)
-        if len(remembered) in checked:
-            continue
-        checked.add(len(remembered))
-        if not _same(plan, recording, remembered):
-            warnings.warn(
-                f"the network of {plan.workload.name} gives other logits when the blocks before {target.name} hand "
-                "back what they returned before (a side effect, or randomness): kl runs it in full for every choice",
-                stacklevel=2,
-            )
-            return []
-    return kept
-
-
-def _same(plan: Plan, recording: Recording, remembered: Sequence[tuple[Module, object]]) -> bool:
-    try:
-        logits = replay(plan.workload.task, plan.workload.model, recording, remembered)
-    except Exception:  # a block that was left out had more to do than return: whatever it breaks, the rest must run
-        if not remembered:
-            raise
-        return False
-    return torch.equal(logits, recording.logits)
-
-
-def _ratio(cells: list[Cell]) -> Measured:
-    sums, counts = torch.cat([s for s, _ in cells]), torch.cat([c for _, c in cells])
-    if len(sums) < 2:
+def _ratios(pieces: Sequence[Piece]) -> list[Measured]:
+    """Score and standard error of each choice of a target, from its pieces."""
+    sums = torch.cat([piece["sum"] for piece in pieces], 1)
+    counts: Tensor = torch.cat([piece["count"] for piece in pieces], 1)
+    if sums.shape[1] < 2:
         raise UsageError(
-            f"kl needs at least 2 calibration samples for a standard error, and got {len(sums)}: give more, or several "
-            "batches where a whole batch is one sample"
+            f"kl needs at least 2 calibration samples for a standard error, and got {sums.shape[1]}: give more, or "
+            "several batches where a whole batch is one sample"
         )
-    return ratio(sums, counts)
+    return [ratio(own, mass) for own, mass in zip(sums, counts, strict=True)]

@@ -100,7 +100,7 @@ def test_groups_costs_and_provenance(workload_of, space):
     assert problem.reference == "keep"
     assert problem.resources["weight_bytes"].offset == outside_bytes(workload.model, units(workload.model))
     assert problem.notes.provenance["calibration"]["sample_digests"] == workload.digests("calibration")
-    assert problem.notes.provenance["profiler"] == ["WeightError()", "Kl(samples=None, cache_bytes=1073741824)"]
+    assert problem.notes.provenance["profiler"] == ["WeightError()", repr(Kl())]
     assert len(problem.notes.provenance["model_sha256"]) == 64
 
 
