@@ -59,7 +59,9 @@ def profile(
                 "alone by its profile(workload, space) and add its scores with Problem.with_scores"
             )
         if jobs not in (None, 1):
-            raise UsageError(f"{', '.join(foreign)} cannot be spread over {jobs} jobs: it has no measure(plan, progress)")
+            raise UsageError(
+                f"{', '.join(foreign)} cannot be spread over {jobs} jobs: it has no measure(plan, progress)"
+            )
         with torch_threads(threads):
             problem: Problem = found[0].profile(workload, space or Space.simple())
         return problem

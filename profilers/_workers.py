@@ -85,8 +85,9 @@ class Workers:
             for start in range(0, len(delayed), size):
                 yield from joblib.Parallel(n_jobs=self.jobs, batch_size=1)(delayed[start : start + size])
         except BrokenProcessPool as error:
+            reason = str(error).partition(".")[0]
             raise AllocatorError(
-                f"a worker process ended before its shard was done ({error}): it may have run out of memory, of which "
+                f"a worker process ended before its shard was done ({reason}): it may have run out of memory, of which "
                 "each needs a copy of the model, or could not import what the workload is made of. Finished parts are "
                 "kept where there is a folder for them; resume with fewer jobs"
             ) from error
