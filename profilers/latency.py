@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import ModuleList
 
 from allocator.applier.apply import apply_
+from allocator.applier.plan import plan as applier_plan
 from allocator.errors import UsageError
 from allocator.tasks.batches import count, take
 from allocator.tasks.protocol import Batch
@@ -79,6 +80,7 @@ class Latency(Profiler):
         if self.repeats < 1:
             raise UsageError(f"latency needs at least one repeat, and got repeats={self.repeats}")
         samples = count(self._batch(plan))
+        _require_applicable(plan)
         here = replace(plan, workers=Workers(jobs=1))
         # Times belong to a machine and a number of threads: parts of another one must not be taken for them.
         keys = [(platform.node(), torch.get_num_threads(), place) for place in (WHOLE, *range(len(plan.targets)))]
@@ -121,6 +123,17 @@ class Latency(Profiler):
             layers = [_layer(target, None), *(_layer(target, item.action.to_json()) for item in target.menu)]
             found = _times([_runner(layer, calls) for layer in layers], self.repeats, device)
             return {"float": found[0], "choices": found[1:]}
+
+
+def _require_applicable(plan: Plan) -> None:
+    """ActionError, by the network's own names, where the applier would refuse a choice; before anything is timed."""
+    for place in range(max(len(target.menu) for target in plan.targets)):
+        wanted = {
+            target.name: {"action": target.menu[place].action.to_json(), "modules": list(target.unit.modules)}
+            for target in plan.targets
+            if place < len(target.menu)
+        }
+        applier_plan(plan.workload.model, wanted)
 
 
 def _layer(target: Target, action: Mapping[str, Any] | None) -> ModuleList:
