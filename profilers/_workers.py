@@ -97,10 +97,11 @@ class Workers:
 
 def _joblib() -> Any:
     try:
+        import cloudpickle  # noqa: F401 - `packed` needs it; said here, before any work
         import joblib
     except ImportError:
         raise UnavailableError(
-            "several jobs need joblib: pip install 'compression-allocator[torch]', or profile with jobs=1"
+            "several jobs need joblib and cloudpickle: pip install 'compression-allocator[torch]', or profile with jobs=1"
         ) from None
     return joblib
 

@@ -66,7 +66,7 @@ class Ticker:
     def __init__(self, draw: Callable[[str, int, int, str], None], tell: Callable[[str], None] = say) -> None:
         self._draw = draw
         self._tell = tell
-        self._remaining = Remaining()
+        self._remaining = Remaining(time.monotonic)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Take note of a unit of work."""

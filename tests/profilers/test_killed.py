@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import joblib
+import psutil
 import pytest
 
 from allocator import registry
@@ -28,8 +29,11 @@ def run(monkeypatch, capfd):
     def call(folder, *words):
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["allocator", *COMMAND, *words])
-        main()
-        return capfd.readouterr().err
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capfd.readouterr().err
+        assert not stop.value.code, said
+        return said
 
     yield call
     registry._others.cache_clear()
@@ -61,18 +65,22 @@ def killed(folder, *words):
             time.sleep(0.1)
         return alive(process.pid)
     finally:
+        process.kill()
+        process.wait()
         process.stderr.close()
         if alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def alive(group):
-    """Whether the process group of a killed driver still holds somebody."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    """Whether the process group of a killed driver still holds somebody; the dead wait for a slow init."""
+    for process in psutil.process_iter(["status"]):
+        try:
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+        except ProcessLookupError:
+            continue
+    return False
 
 
 @pytest.mark.parametrize(
