@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import threading
 import time
@@ -131,8 +132,10 @@ _watched: set[int] = set()
 
 
 def _end_with(driver: int) -> None:
-    """Let this process end when the driver that is its parent was killed; else it would hold its memory for minutes."""
-    if os.getppid() != driver or driver in _watched:
+    """Let this process end when the driver that started it was killed; else it would hold its memory for minutes."""
+    # Not os.getppid(), which is another's when the driver was killed before this worker's first shard.
+    started_by = getattr(multiprocessing.current_process(), "_parent_pid", None)
+    if started_by != driver or driver in _watched:
         return
     _watched.add(driver)
 

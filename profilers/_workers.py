@@ -101,7 +101,7 @@ def _joblib() -> Any:
         import joblib
     except ImportError:
         raise UnavailableError(
-            "several jobs need joblib and cloudpickle: pip install 'compression-allocator[torch]', or profile with jobs=1"
+            "several jobs need joblib and cloudpickle: pip install 'compression-allocator[torch]', or take jobs=1"
         ) from None
     return joblib
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import joblib
@@ -41,7 +42,7 @@ def run(monkeypatch, capfd):
 
 
 def killed(folder, *words):
-    """Start the command in a process of its own, and kill it when enough parts are there; processes that lived."""
+    """Start the command in a process of its own, and kill it when enough parts are there."""
     paths = [str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     env = os.environ | {"TOY_PAUSE": "0.05", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     code = "from allocator.cli import main; main()"
@@ -58,29 +59,17 @@ def killed(folder, *words):
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < until
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        until = time.monotonic() + 20
-        while alive(process.pid) and time.monotonic() < until:
-            time.sleep(0.1)
-        return alive(process.pid)
     finally:
         process.kill()
         process.wait()
         process.stderr.close()
-        if alive(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
+        end(process.pid)
 
 
-def alive(group):
-    """Whether the process group of a killed driver still holds somebody; the dead wait for a slow init."""
-    for process in psutil.process_iter(["status"]):
-        try:
-            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
-                return True
-        except ProcessLookupError:
-            continue
-    return False
+def end(group):
+    """Whoever is left of a process group: workers that had not begun when their driver was killed."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +86,7 @@ def test_a_killed_run_ends_with_the_same_bytes(run, tmp_path, profiler, first, s
     whole.mkdir()
     broken.mkdir()
     assert "resumed" not in run(whole, "--profiler", profiler)
-    assert not killed(broken, "--profiler", profiler, "--jobs", first)  # workers end with their driver
+    killed(broken, "--profiler", profiler, "--jobs", first)
     assert not (broken / "problem.json").exists()
     parts = sorted((broken / "problem.json.parts").glob("*.npz"))
     assert len(parts) >= ENOUGH
@@ -107,3 +96,51 @@ def test_a_killed_run_ends_with_the_same_bytes(run, tmp_path, profiler, first, s
         assert f"toy resumed: {len(parts) - 1} of 7 parts were there" in said
     assert (broken / "problem.json").read_bytes() == (whole / "problem.json").read_bytes()
     assert not (broken / "problem.json.parts").exists()
+
+
+DRIVER = """
+import sys, toy_shards
+from allocator.space import Space
+from profilers._plan import plan
+from profilers._progress import silent
+from profilers._shards import sharded
+from profilers._workers import Workers
+from dataclasses import replace
+
+if __name__ == "__main__":
+    there = replace(plan(toy_shards.workload(), Space.simple()), workers=Workers(2))
+    look = toy_shards.Look()
+    for piece in sharded(there, "look", look, ["slow"] * 1000, look.work, silent):
+        print(int(piece["process"]), flush=True)
+"""
+
+
+@pytest.mark.long
+def test_workers_end_with_their_driver(tmp_path):
+    (tmp_path / "driver.py").write_text(DRIVER)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(
+        [sys.executable, "driver.py"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        workers = set()
+        while len(workers) < 2:
+            workers.add(int(process.stdout.readline()))
+        assert all(map(runs, workers))
+        process.kill()
+        until = time.monotonic() + 60
+        while any(map(runs, workers)) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not any(map(runs, workers))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        end(process.pid)
+
+
+def runs(worker):
+    try:
+        return psutil.Process(worker).status() != psutil.STATUS_ZOMBIE  # a slow init has not buried it yet
+    except psutil.NoSuchProcess:
+        return False
