@@ -95,6 +95,12 @@ def test_threads_have_a_model_each(toy, laid_out):
     assert id(laid_out.workload.model) not in models
 
 
+def test_one_job_stays_home(toy, laid_out):
+    with joblib.parallel_config("threading", n_jobs=2):
+        (piece,) = sharded(laid_out, "look", toy.Look(), [1], toy.Look().work, silent)
+    assert piece["model"] == id(laid_out.workload.model)
+
+
 def test_pieces_are_kept_as_they_arrive_and_handed_on_in_order(toy, laid_out, tmp_path):
     away = replace(laid_out, workers=Workers(2), parts=Parts(tmp_path, "x"))
     look, keys = toy.Look(), ["slow", *range(5)]
