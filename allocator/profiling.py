@@ -21,6 +21,8 @@ def profile(
     profiler: str | object | Sequence[str | object] = ("ggn",),
     progress: Callable[[str, int, int], None] | None = None,
     resume: str | Path | None = None,
+    jobs: int | None = None,
+    threads: int | None = None,
 ) -> Problem:
     """Measure every choice of every layer and state the result as a problem; the model is left bit-identical.
 
@@ -30,6 +32,10 @@ def profile(
         profiler: names or instances; several add their scores to one problem, whose loss is the first one's first.
         progress: called as ``progress(stage, done, total)``.
         resume: a folder for finished parts; what a killed run left there is not measured again.
+        jobs: processes that share the work; -1: one per core. Default: what ``joblib.parallel_config`` around the call
+            says (a Dask or Ray cluster, say), and this process alone without one. The problem is the same, bit by bit.
+        threads: of torch, in each process; default: as many as torch has now. Their number decides how sums are
+            rounded, so equal bits need equal threads.
 
     Raises:
         UsageError: an unknown profiler, data or a network that cannot be trusted; see `profilers._run`.
@@ -38,6 +44,7 @@ def profile(
     from allocator.space import Space
     from profilers._progress import silent
     from profilers._run import Statistic, run
+    from profilers._workers import torch_threads
 
     wanted = [profiler] if isinstance(profiler, str) or not isinstance(profiler, Sequence) else list(profiler)
     found = [registry.make("profilers", one, {}) if isinstance(one, str) else one for one in wanted]
@@ -51,7 +58,13 @@ def profile(
                 f"{', '.join(foreign)} cannot share a problem with others: it has no measure(plan, progress). Run it "
                 "alone by its profile(workload, space) and add its scores with Problem.with_scores"
             )
-        problem: Problem = found[0].profile(workload, space or Space.simple())
+        if jobs not in (None, 1):
+            raise UsageError(
+                f"{', '.join(foreign)} cannot be spread over {jobs} jobs: it has no measure(plan, progress)"
+            )
+        with torch_threads(threads):
+            problem: Problem = found[0].profile(workload, space or Space.simple())
         return problem
     folder = None if resume is None else Path(resume)
-    return run(shared, workload, space or Space.simple(), progress or silent, folder)
+    with torch_threads(threads):
+        return run(shared, workload, space or Space.simple(), progress or silent, folder, jobs)

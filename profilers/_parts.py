@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import torch
@@ -36,12 +37,17 @@ class Parts:
             return None
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
+    def has(self, *key: object) -> bool:
+        """Whether that piece was kept whole, as far as the archive's directory, which stands at its end, can tell."""
+        path = self._path(key)
+        return path is not None and path.exists() and zipfile.is_zipfile(path)
+
     def keep(self, piece: dict[str, Tensor], *key: object) -> None:
         """Write a piece."""
         path = self._path(key)
         if path is not None:
             with replacing(path) as stream:
-                stream.write(write_arrays({name: tensor.cpu().numpy() for name, tensor in piece.items()}))
+                stream.write(write_arrays({name: tensor.detach().cpu().numpy() for name, tensor in piece.items()}))
 
     def _path(self, key: tuple[object, ...]) -> Path | None:
         if self.folder is None:

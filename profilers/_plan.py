@@ -19,6 +19,7 @@ from allocator.tasks.batches import take
 from allocator.workload import Workload
 from profilers._parts import Parts
 from profilers._trace import trace
+from profilers._workers import Workers
 
 
 @dataclass(eq=False)
@@ -65,7 +66,8 @@ class Target:
 class Plan:
     """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group.
 
-    ``parts`` keeps what is finished of a long measurement; ``memory`` what later shards of it can use again.
+    ``parts`` keeps what is finished of a long measurement; ``memory`` what later shards of it can use again;
+    ``workers`` says where shards run.
     """
 
     workload: Workload
@@ -73,6 +75,7 @@ class Plan:
     skipped: tuple[tuple[Unit, Layer], ...]
     parts: Parts = field(default_factory=Parts)
     memory: dict[object, Any] = field(default_factory=dict)
+    workers: Workers = field(default_factory=Workers)
 
 
 def plan(workload: Workload, space: Space) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from allocator.errors import AllocatorError, UsageError
 from allocator.problem import Problem
 from allocator.space import Space
+from allocator.tasks.batches import count
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
 from profilers._findings import Findings, Gathered
@@ -18,6 +20,7 @@ from profilers._groups import model_sha256, provenance, rows, versions
 from profilers._parts import Parts
 from profilers._plan import Plan, plan
 from profilers._progress import Progress, silent
+from profilers._workers import Workers
 
 
 @runtime_checkable
@@ -52,12 +55,14 @@ def run(
     space: Space,
     progress: Progress = silent,
     resume: Path | None = None,
+    jobs: int | None = 1,
 ) -> Problem:
     """Measure all statistics on the same groups, choices and data; see `Profiler.profile`.
 
     ``resume``: a folder for finished parts; those that a killed run left there are not measured again.
+    ``jobs``: see `Workers`.
     """
-    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume))
+    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume, jobs))
 
 
 def measured_rows(
@@ -66,14 +71,17 @@ def measured_rows(
     space: Space,
     progress: Progress = silent,
     resume: Path | None = None,
+    jobs: int | None = 1,
 ) -> dict[str, Any]:
     """The same as plain data, in the row form of problem.json."""
+    workers = Workers(jobs)
     digests = workload.check()
     before = model_sha256(workload.model)
     found = Gathered()
     with untouched(workload.model):
         laid_out = plan(workload, space)
-        laid_out = replace(laid_out, parts=Parts(resume, _identity(laid_out, digests["calibration"], before)))
+        parts = Parts(resume, _identity(laid_out, digests["calibration"], before))
+        laid_out = replace(laid_out, parts=parts, workers=workers)
         for statistic in statistics:
             _gather(found, statistic, statistic.measure(laid_out, progress))
     if not found.scores:
@@ -105,6 +113,15 @@ def _gather(gathered: Gathered, statistic: Statistic, findings: Findings) -> Non
 
 
 def _identity(laid_out: Plan, calibration: Sequence[str], model: str) -> str:
-    """What every part of a measurement depends on: weights, data, choices, versions."""
+    """What every part of a measurement depends on: weights, layers and their options, data, task, choices, versions."""
     menus = [(target.name, [item.action.to_json() for item in target.menu]) for target in laid_out.targets]
-    return hashlib.sha256(repr((model, list(calibration), menus, versions())).encode()).hexdigest()
+    workload = laid_out.workload
+    batches = [count(batch) for batch in workload.calibration]
+    network = [_words(part) for part in (workload.model, workload.task, type(workload.model), type(workload.task))]
+    everything = (model, network, list(calibration), batches, menus, versions())
+    return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+def _words(thing: object) -> str:
+    """Its repr without addresses, which differ between two runs."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))

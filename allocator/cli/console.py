@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from allocator.cli.remaining import Remaining, in_words
+
 QUIET_SECONDS = 2.0
+LINE_SECONDS = 10.0
 
 
 def print_json(document: Any) -> None:
@@ -53,56 +56,80 @@ def _numeric(text: str) -> bool:
     return not text or text[0] in "0123456789–-+.±" or text in ("optimal", "nan")
 
 
+class Ticker:
+    """What long work calls as ticker(stage, done, total); ``draw`` shows it, once two seconds have passed.
+
+    Args:
+        draw: called with the stage, done, total and, in words, the time left.
+    """
+
+    def __init__(self, draw: Callable[[str, int, int, str], None], tell: Callable[[str], None] = say) -> None:
+        self._draw = draw
+        self._tell = tell
+        self._remaining = Remaining(time.monotonic)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take note of a unit of work."""
+        self._draw(stage, done, total, in_words(self._remaining.seconds(stage, done, total)))
+
+    def resumed(self, stage: str, there: int, total: int) -> None:
+        """Say, once, how much an earlier run has left."""
+        self._remaining.resumed(stage, there)
+        self._tell(f"{stage} resumed: {there} of {total} parts were there")
+
+
 @contextmanager
 def progress(enabled: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """A callback progress(what, done, total) that draws on stderr once two seconds have passed.
 
-    On a terminal it is one bar; elsewhere a line every ten seconds.
+    On a terminal it is one bar; elsewhere a line every ten seconds. Both say about how long the stage still takes.
     """
     started = time.monotonic()
     if not enabled:
         yield lambda what, done, total: None
-        return
-    if sys.stderr.isatty():
+    elif sys.stderr.isatty():
         yield from _bar(started)
     else:
-        last = started
-
-        def line(what: str, done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - started > QUIET_SECONDS and now - last > 10:
-                last = now
-                say(f"{what}: {done}/{total} after {now - started:.0f} s")
-
-        yield line
+        yield Ticker(_lines(started))
 
 
-def _bar(started: float) -> Iterator[Callable[[str, int, int], None]]:
+def _lines(started: float) -> Callable[[str, int, int, str], None]:
+    last = started
+
+    def line(stage: str, done: int, total: int, left: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - started > QUIET_SECONDS and now - last > LINE_SECONDS:
+            last = now
+            say(f"{stage}: {done}/{total}{left}")
+
+    return line
+
+
+def _bar(started: float) -> Iterator[Ticker]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}{task.fields[left]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )
-    task = bar.add_task("", total=1)
+    task = bar.add_task("", total=1, left="")
     shown = False
 
-    def draw(what: str, done: int, total: int) -> None:
+    def draw(stage: str, done: int, total: int, left: str) -> None:
         nonlocal shown
         if not shown and time.monotonic() - started > QUIET_SECONDS:
             bar.start()
             shown = True
-        bar.update(task, description=what, completed=done, total=max(total, 1))
+        bar.update(task, description=stage, completed=done, total=max(total, 1), left=left)
 
     try:
-        yield draw
+        yield Ticker(draw, lambda text: bar.console.print(text, highlight=False, markup=False))
     finally:
         if shown:
             bar.stop()

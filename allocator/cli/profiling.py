@@ -26,6 +26,15 @@ def profile_command(
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
     budget: Annotated[list[str] | None, typer.Option(help="Written into the problem; r=V.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the parts that a killed run left.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes that share the work, with a copy of the model each; -1: one per core.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="torch threads of each process; the same number gives the same bytes.")
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="CSV or JSON of module, choice, ms: the resource latency_ms, read.")
+    ] = None,
 ) -> None:
     """Measure every choice of every layer and write the problem."""
     from allocator.budgets import apply_budgets
@@ -46,15 +55,19 @@ def profile_command(
     else:
         choices = default_space(model)
     statistics = profilers(profiler)
+    if latency is not None:
+        from allocator import registry
+
+        statistics.append(registry.make("profilers", "latency", {"table": latency}))
     require_writable(out)
     workload = load_workload(model)
     parts = None if out == "-" else Path(f"{out}.parts")
     if parts is not None and parts.exists() and not resume:
         shutil.rmtree(parts)
     with progress() as tick:
-        problem = profile(workload, choices, statistics, progress=tick, resume=parts)
+        problem = profile(workload, choices, statistics, progress=tick, resume=parts, jobs=jobs, threads=threads)
     problem = apply_budgets(problem, budget)
-    command = {**(problem.notes.provenance or {}), "command": shlex.join(["allocator", *sys.argv[1:]])}
+    command = {**(problem.notes.provenance or {}), "command": _command(sys.argv[1:])}
     problem = problem.replace(notes=replace(problem.notes, provenance=command))
     save_problem(problem, out)
     if parts is not None:
@@ -62,6 +75,17 @@ def profile_command(
     if out != "-":
         scores = ", ".join(problem.scores)
         say(f"{out}: {problem.group_count} groups, {problem.choice_count} choices, scores {scores}")
+
+
+def _command(words: list[str]) -> str:
+    """What was asked for; whether it took two runs or several processes to get there does not show in the result."""
+    kept, left = [], iter(words)
+    for word in left:
+        if word == "--jobs":
+            next(left, None)
+        elif word != "--resume" and not word.startswith("--jobs="):
+            kept.append(word)
+    return shlex.join(["allocator", *kept])
 
 
 def profilers(text: str) -> list[object]:

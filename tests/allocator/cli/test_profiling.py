@@ -1,0 +1,72 @@
+"""`allocator profile`: what is asked for on the command line, and what the problem says of it."""
+
+import json
+
+import pytest
+import torch
+
+from allocator.cli.profiling import _command
+
+MODEL = """
+import torch
+from allocator.workload import Workload
+
+def make():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    rows = [(torch.randn(4, 3), torch.zeros(4, dtype=torch.long)) for _ in range(3)]
+    return Workload(net, rows[:2], rows[2:])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "tiny_model.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+COMMAND = ("profile", "tiny_model:make", "--profiler", "weight_error", "--bits", "2,4", "--out", "p.json")
+
+
+def test_a_table_of_times_becomes_a_resource(run, folder):
+    rows = [
+        {"module": m, "choice": c, "ms": ms}
+        for m, scale in (("0", 1), ("2", 10))
+        for c, ms in (("int2", 3 * scale), ("int4", 2 * scale), ("keep", scale))
+    ]
+    (folder / "t.json").write_text(json.dumps(rows))
+    code, _, err = run(*COMMAND, "--latency", "t.json")
+    assert code == 0, err
+    problem = json.loads((folder / "p.json").read_text())
+    assert problem["resources"]["latency_ms"] == {"unit": "ms"}  # summed, and no offset
+    assert [[c["cost"]["latency_ms"] for c in g["choices"]] for g in problem["groups"]] == [[3, 2, 1], [30, 20, 10]]
+    code, out, err = run("solve", "p.json", "--budget", "latency_ms=25", "--json")
+    assert json.loads(out)["totals"]["latency_ms"] <= 25
+    code, _, err = run(*COMMAND, "--latency", "nowhere.csv")
+    assert code == 2
+    assert "nowhere.csv: there is no such file" in err
+
+
+def test_jobs_and_threads_that_cannot_be_meant(run, folder):
+    assert "jobs=0: give 1 or more" in run(*COMMAND, "--jobs", "0")[2]
+    assert "threads=0: give 1 or more" in run(*COMMAND, "--threads", "0")[2]
+
+
+def test_threads_are_handed_back(run, folder):
+    before = torch.get_num_threads()
+    assert run(*COMMAND, "--threads", str(before + 1))[0] == 0
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("profile m --out p.json --resume --jobs 4 --threads 1", "profile m --out p.json --threads 1"),
+        ("profile m --jobs=-1 --out p.json", "profile m --out p.json"),
+        ("profile m --out p.json --jobs -1", "profile m --out p.json"),
+    ],
+)
+def test_the_command_of_the_provenance_tells_what_not_how(words, kept):
+    assert _command(words.split()) == f"allocator {kept}"
