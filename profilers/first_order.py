@@ -36,7 +36,7 @@ class FirstOrder(Profiler):
     the choices with |⟨g, Δ⟩| > 2 standard errors; about one in twenty does so by chance.
 
     Costs one forward and one backward pass over the calibration data and, per layer, one inner product per sample
-    and choice: 1 FB and little more. The oldest use as a saliency: Mozer and Smolensky 1989; Molchanov et al. 2017,
+    and choice: as much as `Ggn`. The oldest use as a saliency: Mozer and Smolensky 1989; Molchanov et al. 2017,
     arXiv 1611.06440.
 
     Attributes:
