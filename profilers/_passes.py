@@ -26,17 +26,21 @@ def pieces_of_samples(plan: Plan) -> list[Key]:
     return keys(plan, rows_are_samples(plan))
 
 
+def changes_of(plan: Plan, cache_bytes: int) -> Changes:
+    """The choices' changes, kept in ``plan.memory`` from piece to piece as far as ``cache_bytes`` allows."""
+    changes: Changes = plan.memory.setdefault(("changes", cache_bytes), Changes(cache_bytes))
+    return changes
+
+
 def backward_passes(
-    plan: Plan, batch: Batch, count: int, cotangent: Cotangent, *, cache_bytes: int, diagonal: bool = False
+    plan: Plan, batch: Batch, count: int, cotangent: Cotangent, changes: Changes, *, diagonal: bool = False
 ) -> Iterator[Backward]:
     """``count`` finished backward passes after one forward pass.
 
-    The model's parameters lose requires_grad (`untouched` gives it back). Changes of weights are kept in
-    ``plan.memory`` as far as ``cache_bytes`` allows.
+    The model's parameters lose requires_grad (`untouched` gives it back).
     """
     plan.workload.model.requires_grad_(False)
     task = plan.workload.task
-    changes: Changes = plan.memory.setdefault(("changes", cache_bytes), Changes(cache_bytes))
     current: list[Backward] = []
 
     def arrive(target: Target, call: Call, gradient: Tensor) -> None:

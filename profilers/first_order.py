@@ -12,7 +12,7 @@ from profilers._calibration import Key, piece
 from profilers._columns import enough, joined, means
 from profilers._findings import Findings
 from profilers._labels import true
-from profilers._passes import backward_passes, pieces_of_samples, whole_menu
+from profilers._passes import backward_passes, changes_of, pieces_of_samples, whole_menu
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
@@ -84,7 +84,7 @@ class FirstOrder(Profiler):
         def cotangent(logits: Tensor, mask: Tensor | None) -> Tensor:
             return true(plan.workload.task, logits, batch)
 
-        (backward,) = backward_passes(plan, batch, 1, cotangent, cache_bytes=self.cache_bytes)
+        (backward,) = backward_passes(plan, batch, 1, cotangent, changes_of(plan, self.cache_bytes))
         slopes = {
             f"slope/{place}": whole_menu(backward, target, backward.projection(target))
             for place, target in enumerate(plan.targets)

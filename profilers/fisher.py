@@ -14,7 +14,7 @@ from profilers._columns import enough, joined, means
 from profilers._findings import Findings
 from profilers._labels import drawn, true
 from profilers._parts import batch_seed
-from profilers._passes import backward_passes, pieces_of_samples, whole_menu
+from profilers._passes import backward_passes, changes_of, pieces_of_samples, whole_menu
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
@@ -94,7 +94,8 @@ class Fisher(Profiler):
 
         count = 1 if self.empirical else self.labels
         found: Piece = {}
-        for backward in backward_passes(plan, batch, count, cotangent, cache_bytes=self.cache_bytes, diagonal=True):
+        changes = changes_of(plan, self.cache_bytes)
+        for backward in backward_passes(plan, batch, count, cotangent, changes, diagonal=True):
             found["positions"] = backward.positions
             for place, target in enumerate(plan.targets):
                 rows = {"full": backward.projection(target).square(), "diagonal": backward.energy(target)}

@@ -41,9 +41,9 @@ class OutputError(Profiler):
     samples. All positions of a layer count, those of padding too.
 
     Costs one forward pass, and per layer either one run per choice or the second moment of each sample's inputs, by
-    which ‖X Δᵀ‖² = ⟨ΔᵀΔ, XᵀX⟩, whichever takes fewer multiplications: measured 1.4 to 2.6 FB for eight choices. Layers are
-    taken as many at a time as ``cache_bytes`` allows, with a forward pass for each such chunk. No gradients: networks
-    that cannot be differentiated are measured too.
+    which ‖X Δᵀ‖² = ⟨ΔᵀΔ, XᵀX⟩, whichever takes fewer multiplications: measured 1.4 to 2.6 FB for eight choices. Layers
+    are taken as many at a time as ``cache_bytes`` allows, with a forward pass for each such chunk. No gradients:
+    networks that cannot be differentiated are measured too.
 
     Attributes:
         cache_bytes: memory for the changes of weights of one chunk of layers.
@@ -62,9 +62,9 @@ class OutputError(Profiler):
         columns: dict[str, list[Tensor]] = {kind: [] for kind in ("energy", "elements", "positions")}
         chunks = self._chunks(plan)
         every = [(*chunk, *part) for chunk in chunks for part in data]
-        found = sharded(plan, self.name, self, every, self.energies, progress)
-        for first, last in chunks:
-            pieces = [next(found) for _ in data]
+        found = list(sharded(plan, self.name, self, every, self.energies, progress))
+        for place, (first, last) in enumerate(chunks):
+            pieces = found[place * len(data) : (place + 1) * len(data)]
             for kind, own in columns.items():
                 own += joined(pieces, kind, last - first)
         plan.memory.pop(self, None)

@@ -11,10 +11,18 @@ from profilers.block_influence import BlockInfluence
 from profilers.first_order import FirstOrder
 from profilers.fisher import Fisher
 from profilers.output_error import OutputError
+from profilers.rate_distortion import RateDistortion
 from profilers.singular_spectrum import SingularSpectrum
 from profilers.weight_error import WeightError
 
-CHEAP = (Fisher(labels=2), FirstOrder(), OutputError(), SingularSpectrum(whitened=True), BlockInfluence())
+CHEAP = (
+    Fisher(labels=2),
+    FirstOrder(),
+    OutputError(),
+    SingularSpectrum(whitened=True),
+    BlockInfluence(),
+    RateDistortion(),
+)
 
 
 def halfway(problem):
