@@ -82,9 +82,10 @@ class Backward:
         parts = self._features.get(target, {}).values()
         return self._nothing(target) + sum(part.double().square().sum(1) for part in parts)
 
-    def energy(self, target: Target) -> Tensor | None:
-        """Σ_ij g_n,ij² Δ_c,ij² [N, C] in float64; None where it was not gathered."""
-        return self._energies.get(target, self._nothing(target) if self.diagonal == "all" else None)
+    def energy(self, target: Target) -> Tensor:
+        """Σ_ij g_n,ij² Δ_c,ij² [N, C] in float64; [N, 0] where it was not gathered."""
+        nothing = self._nothing(target)
+        return self._energies.get(target, nothing if self.diagonal == "all" else nothing[:, :0])
 
     def arrive(self, target: Target, call: Call, cotangent: Tensor) -> None:
         """Take in the gradient of one call's output."""

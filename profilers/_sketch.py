@@ -9,27 +9,26 @@ E[u_a u_b] of two choices is their interaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
-from allocator.tasks.batches import count, take
+from allocator.tasks.batches import count
 from allocator.tasks.measurement import ratio
-from allocator.tasks.positions import per_sample
 from allocator.tasks.protocol import Batch
-from profilers._backward import Backward, Changes, Diagonal
-from profilers._capture import captured
+from profilers._backward import Diagonal
+from profilers._calibration import piece
+from profilers._columns import enough
 from profilers._cotangent import half_hessian
 from profilers._parts import batch_seed
-from profilers._plan import Plan, Target
+from profilers._passes import Cotangent, backward_passes, changes_of, pieces_of_samples
+from profilers._plan import Plan
 from profilers._progress import Progress
-from profilers._project import Call
 from profilers._score import Score
 from profilers._shards import Piece, sharded
-from profilers._verify import rows_are_samples
 
 FEW = 64
 """Samples up to which estimates weight by weight, the narrowest, are worth their time."""
@@ -100,11 +99,7 @@ class Sketch:
         keys = range(len(sample_batches(plan)))
         pieces = list(sharded(plan, "sketch", self, keys, self.shard, progress))
         positions = torch.cat([piece["positions"] for piece in pieces])
-        if len(positions) < 2:
-            raise UsageError(
-                f"{self.name} needs at least 2 calibration samples for a standard error, and got {len(positions)}: "
-                "give more, or several batches where a whole batch is one sample"
-            )
+        enough(self.name, len(positions))
         ordinals = range(len(plan.targets))
         return Sketched(
             plan,
@@ -118,49 +113,25 @@ class Sketch:
 
     def shard(self, plan: Plan, key: int) -> Piece:
         """All passes of one batch."""
-        passes = list(self._passes(plan, sample_batches(plan)[key], key))
-        changes = self._changes(plan)
+        changes = changes_of(plan, self.cache_bytes)
+        few = sum(map(count, sample_batches(plan))) <= FEW
+        diagonal: Diagonal = "all" if self.diagonal else "some" if few else "none"
+        batch, cotangent = sample_batches(plan)[key], self.cotangent(plan, key)
+        passes = list(backward_passes(plan, batch, self.passes, cotangent, changes, diagonal))
         found = {"positions": passes[0].positions}
         for place, target in enumerate(plan.targets):
             found[f"places/{place}"] = torch.tensor(changes.places(target), dtype=torch.int64)
             found[f"lengths/{place}"] = torch.tensor(changes.lengths(target), dtype=torch.float64)
             found[f"u/{place}"] = torch.stack([b.projection(target) for b in passes]).cpu()
             found[f"rows/{place}"] = torch.stack([b.rows(target) for b in passes]).mean(0).cpu()
-            energies = [energy for b in passes if (energy := b.energy(target)) is not None]
-            empty = torch.zeros(len(passes[0].positions), 0, dtype=torch.float64)
-            found[f"diagonal/{place}"] = torch.stack(energies).mean(0).cpu() if energies else empty
+            found[f"diagonal/{place}"] = torch.stack([b.energy(target) for b in passes]).mean(0).cpu()
         return found
 
-    def cotangents(self, logits: Tensor, mask: Tensor | None, key: int) -> Iterator[Tensor]:
-        """What the passes of batch ``key`` send back, in order; [N, …positions, K] each."""
-        generator = torch.Generator(logits.device).manual_seed(batch_seed(self.seed, key))
-        for _ in range(self.passes):
-            yield half_hessian(logits, mask, generator)
-
-    def _passes(self, plan: Plan, batch: Batch, key: int) -> Iterator[Backward]:
-        """The finished backward passes of one batch."""
-        task = plan.workload.task
-        plan.workload.model.requires_grad_(False)
-        few = sum(map(count, sample_batches(plan))) <= FEW
-        diagonal: Diagonal = "all" if self.diagonal else "some" if few else "none"
-        current: list[Backward] = []
-
-        def arrive(target: Target, call: Call, cotangent: Tensor) -> None:
-            current[-1].arrive(target, call, cotangent)
-
-        with captured(plan.targets, arrive) as capture, torch.enable_grad():
-            logits = task.logits(plan.workload.model, batch)
-        mask = task.mask(batch)
-        positions = per_sample(torch.ones(logits.shape[:-1]), mask)[1]
-        for done, cotangent in enumerate(self.cotangents(logits, mask, key), 1):
-            current[:] = [Backward(self._changes(plan), capture.calls, positions, diagonal)]
-            capture.backward(logits, cotangent, again=done < self.passes)
-            current[-1].finish()
-            yield current[-1]
-
-    def _changes(self, plan: Plan) -> Changes:
-        changes: Changes = plan.memory.setdefault(("changes", self.cache_bytes), Changes(self.cache_bytes))
-        return changes
+    def cotangent(self, plan: Plan, key: int) -> Cotangent:
+        """What each pass of batch ``key`` sends back, drawn anew at every call."""
+        device = plan.targets[0].unit.weight.device
+        generator = torch.Generator(device).manual_seed(batch_seed(self.seed, key))
+        return lambda logits, mask: half_hessian(logits, mask, generator)
 
 
 def _everywhere(parts: list[Tensor]) -> Tensor:
@@ -171,11 +142,6 @@ def _everywhere(parts: list[Tensor]) -> Tensor:
 def sample_batches(plan: Plan) -> list[Batch]:
     """The calibration batches; one sample at a time if a layer's rows cannot be told apart by sample."""
     if "sample batches" not in plan.memory:
-        plan.workload.model.requires_grad_(False)
-        together = rows_are_samples(plan)
-        found: list[Batch] = []
-        for batch in plan.workload.calibration:
-            found += [batch] if together else [take(batch, i, i + 1) for i in range(count(batch))]
-        plan.memory["sample batches"] = found
-    batches: list[Batch] = plan.memory["sample batches"]
-    return batches
+        plan.memory["sample batches"] = [piece(plan, key) for key in pieces_of_samples(plan)]
+    found: list[Batch] = plan.memory["sample batches"]
+    return found

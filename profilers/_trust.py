@@ -46,7 +46,7 @@ def trust(sketch: Sketch, found: Sketched) -> Trust:
     batch = sample_batches(plan)[0]
     with torch.no_grad():
         logits = task.logits(model, batch)
-        cotangent = next(sketch.cotangents(logits, task.mask(batch), 0))
+        cotangent = sketch.cotangent(plan, 0)(logits, task.mask(batch))
         if len(logits) == count(batch):  # else the samples of a batch hang together
             wanted = max(1, len(found.positions) // SHARE)
             batch, logits, cotangent = take(batch, 0, wanted), logits[:wanted], cotangent[:wanted]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from allocator.errors import UsageError
 from allocator.tasks.measurement import Measured, ratio
+from profilers._columns import enough
 from profilers._delta_store import DeltaStore
 from profilers._findings import Findings
 from profilers._interactions import Meeting
@@ -107,9 +108,5 @@ def _ratios(pieces: Sequence[Piece]) -> list[Measured]:
     """Score and standard error of each choice of a target, from its pieces."""
     sums = torch.cat([piece["sum"] for piece in pieces], 1)
     counts: Tensor = torch.cat([piece["count"] for piece in pieces], 1)
-    if sums.shape[1] < 2:
-        raise UsageError(
-            f"kl needs at least 2 calibration samples for a standard error, and got {sums.shape[1]}: give more, or "
-            "several batches where a whole batch is one sample"
-        )
+    enough("kl", sums.shape[1])
     return [ratio(own, mass) for own, mass in zip(sums, counts, strict=True)]

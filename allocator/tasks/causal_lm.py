@@ -40,8 +40,8 @@ class CausalLm:
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean next-token cross entropy in nats."""
-        total, count = self.metrics(logits, batch)["loss"]
-        return total.sum() / count.sum()
+        values, mask = cross_entropy(logits, _ids(batch)[:, 1:]), self.mask(batch)
+        return values.mean() if mask is None else values[mask].mean()
 
     def metrics(self, logits: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """``accuracy`` of the most likely token and ``loss``; `measure` adds perplexity = exp(loss)."""

@@ -248,3 +248,24 @@ def _double(batch: object) -> object:
         return {key: _double(value) for key, value in batch.items()}
     assert isinstance(batch, tuple)
     return tuple(_double(value) for value in batch)
+
+
+def slopes_of(workload: Workload, weight: nn.Parameter, delta: Tensor, step: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """(change of the summed true loss per unit of Δ, positions) of every sample, by central differences in float64."""
+    double = copy.deepcopy(workload.model).double()
+    place = [p is weight for p in workload.model.parameters()].index(True)
+    moved_weight, start = list(double.parameters())[place], list(double.parameters())[place].detach().clone()
+    ends, counts = [], []
+    for way in (1, -1):
+        moved_weight.data = start + way * step * delta.double()
+        with torch.no_grad():
+            data = [_double(batch) for batch in workload.calibration]
+            rows = [workload.task.metrics(workload.task.logits(double, batch), batch)["loss"] for batch in data]
+        ends.append(torch.cat([total for total, _ in rows]))
+        counts.append(torch.cat([count for _, count in rows]))
+    return (ends[0] - ends[1]) / (2 * step), counts[0]
+
+
+@pytest.fixture
+def loss_slopes() -> Callable[[Workload, nn.Parameter, Tensor], tuple[Tensor, Tensor]]:
+    return slopes_of
