@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from allocator.errors import UsageError
@@ -30,6 +31,11 @@ class Graph(Protocol):
     @property
     def positions(self) -> float:
         """Over which the matrix is a sum."""
+        ...
+
+    @property
+    def pulled(self) -> Sequence[Tensor | None]:
+        """What is differentiated a second time, per weight; None for a weight that no gradient reaches."""
         ...
 
     def product(self, vectors: Mapping[int, Tensor], onto: Sequence[int]) -> list[Tensor]:
@@ -69,7 +75,7 @@ def build(plan: Plan, targets: Sequence[Target], piece: Batch, matrix: Matrix) -
     logits = task.logits(plan.workload.model, piece)
     if not logits.requires_grad:
         raise UsageError(
-            f"no gradient reaches {targets[0].name} from the logits: the forward pass cuts it (detach, no_grad, "
+            f"no gradient reaches layer {targets[0].name} from the logits: the forward pass cuts it (detach, no_grad, "
             "inference mode). Remove that, or use the profiler kl, which needs none"
         )
     mask = task.mask(piece)
@@ -92,11 +98,11 @@ class Hessian:
     def __init__(self, weights: Sequence[Tensor], loss: Tensor, positions: float) -> None:
         self.positions = positions
         self._weights = weights
-        self._gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+        self.pulled = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
 
     def product(self, vectors: Mapping[int, Tensor], onto: Sequence[int]) -> list[Tensor]:
         """See `Graph`."""
-        pairs = [(self._gradients[place], vector) for place, vector in vectors.items()]
+        pairs = [(self.pulled[place], vector) for place, vector in vectors.items()]
         return _back(pairs, [self._weights[place] for place in onto])
 
 
@@ -111,11 +117,11 @@ class Ggn:
         self._weights, self._logits, self._mask = weights, logits, mask
         self._p = torch.softmax(logits.detach(), -1)
         self._dummy = torch.zeros_like(logits, requires_grad=True)
-        self._pulled = torch.autograd.grad(logits, weights, self._dummy, create_graph=True, allow_unused=True)
+        self.pulled = torch.autograd.grad(logits, weights, self._dummy, create_graph=True, allow_unused=True)
 
     def product(self, vectors: Mapping[int, Tensor], onto: Sequence[int]) -> list[Tensor]:
         """See `Graph`."""
-        moved = _back([(self._pulled[place], vector) for place, vector in vectors.items()], [self._dummy])[0]
+        moved = _back([(self.pulled[place], vector) for place, vector in vectors.items()], [self._dummy])[0]
         moved = self._p * (moved - (self._p * moved).sum(-1, keepdim=True))
         if self._mask is not None:
             moved = moved * self._mask.unsqueeze(-1)
@@ -132,22 +138,28 @@ def _back(pairs: Sequence[tuple[Tensor | None, Tensor]], inputs: Sequence[Tensor
     return [torch.zeros_like(x) if g is None else g.detach() for x, g in zip(inputs, found, strict=True)]
 
 
-def check_reached(plan: Plan, piece: Batch) -> None:
-    """Make sure that a weight without a gradient has no part in the logits, instead of a gradient that was cut.
+def check(plan: Plan, piece: Batch, matrix: Matrix) -> None:
+    """Make sure that nothing cuts what is differentiated: the engine takes a cut for a zero and says nothing.
 
     Raises:
-        UsageError: the logits move with a weight, but the forward pass lets no gradient through to it.
+        UsageError: the logits move with a weight, but the forward pass lets no gradient through to it; or an
+            operation says of itself that it can be differentiated only once.
     """
     task, model = plan.workload.task, plan.workload.model
-    weights = [target.unit.weight for target in plan.targets]
     with differentiable(plan, plan.targets):
+        pulled = build(plan, plan.targets, piece, matrix).pulled
+    if _has_error([tensor.grad_fn for tensor in pulled if tensor is not None]):
+        raise UsageError(
+            f"the network of {plan.workload.name} cannot be differentiated twice: it holds a function marked "
+            "once_differentiable. Build that part from plain operations, or use the profiler ggn, which differentiates "
+            "once"
+        )
+    with torch.no_grad():
         logits = task.logits(model, piece)
-        found: Sequence[Tensor | None] = [None] * len(weights)
-        if logits.requires_grad:
-            found = torch.autograd.grad(logits.sum(), weights, allow_unused=True)
-    for target, weight, gradient in zip(plan.targets, weights, found, strict=True):
+    for target, gradient in zip(plan.targets, pulled, strict=True):
         if gradient is not None:
             continue
+        weight = target.unit.weight
         with torch.no_grad(), switched(weight, weight * 2 + 1):
             moved = task.logits(model, piece)
         if not torch.equal(moved, logits):
@@ -157,3 +169,18 @@ def check_reached(plan: Plan, piece: Batch) -> None:
                 f'{{"modules": "{target.unit.modules[0]}", "choices": "skip"}}, or use the profiler kl, which needs '
                 "no gradient"
             )
+
+
+def _has_error(roots: Sequence[Node | None]) -> bool:
+    """Whether a graph holds the node that torch puts where there is no second derivative."""
+    seen: set[Node] = set()
+    ahead = [root for root in roots if root is not None]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::Error":
+            return True
+        ahead += [further for further, _ in node.next_functions if further is not None]
+    return False

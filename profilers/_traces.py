@@ -17,7 +17,7 @@ from torch import Tensor
 from allocator.errors import UsageError
 from allocator.tasks.measurement import ratio
 from profilers._hutchpp import hutchpp
-from profilers._hvp import Graph, Matrix, build, check_reached, differentiable
+from profilers._hvp import Graph, Matrix, build, check, differentiable
 from profilers._parts import batch_seed
 from profilers._pieces import pieces
 from profilers._plan import Plan
@@ -74,7 +74,7 @@ class Traces:
                 f"{self.name} needs probes ≥ 6 and tolerance ≥ 0, got probes={self.probes} and "
                 f"tolerance={self.tolerance}"
             )
-        check_reached(plan, pieces(plan, self.name, self.samples, self.pieces)[0])
+        check(plan, pieces(plan, self.name, self.samples, self.pieces)[0], self.matrix)
         small = [place for place in range(len(plan.targets)) if self._small(plan, place)]
         found: dict[int, Trace] = {}
         done = sharded(plan, f"{self.name}, hutch++", self, small, self.split, progress)

@@ -11,7 +11,7 @@ from torch import Tensor
 from allocator.tasks.measurement import Measured, ratio
 from profilers._backward import Changes
 from profilers._findings import Findings
-from profilers._hvp import build, check_reached, differentiable
+from profilers._hvp import build, check, differentiable
 from profilers._pieces import pieces
 from profilers._plan import Plan
 from profilers._progress import Progress
@@ -49,7 +49,7 @@ class Hessian(Profiler):
     def measure(self, plan: Plan, progress: Progress) -> Findings:
         """The score ``hessian``."""
         batches = pieces(plan, self.name, self.samples, self.pieces)
-        check_reached(plan, batches[0])
+        check(plan, batches[0], "hessian")
         found = list(sharded(plan, self.name, self, range(len(batches)), self.curvatures, progress))
         counts = torch.cat([piece["positions"] for piece in found])
         cells: list[list[Measured]] = []

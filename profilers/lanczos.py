@@ -14,7 +14,7 @@ from allocator.errors import UsageError
 from allocator.tasks.measurement import ratio
 from profilers._backward import Changes
 from profilers._findings import Basis, Findings
-from profilers._hvp import Matrix, build, check_reached, differentiable
+from profilers._hvp import Matrix, build, check, differentiable
 from profilers._lanczos import Pairs, largest
 from profilers._parts import batch_seed
 from profilers._pieces import pieces
@@ -30,7 +30,8 @@ class Lanczos(Profiler):
     """``lanczos`` = ½ Σ_i λ_i ⟨U_l,i, Δ⟩² + ½ μ_l ‖Δ‖² in nats per position, and the interactions between layers.
 
     (λ_i, U_i) are the ``count`` eigenpairs of largest |λ| of the Hessian of the mean cross entropy over all weights of
-    the plan together, U_l,i the entries of U_i in layer l: the subspace of CET. A choice has the vector
+    the plan together, U_l,i the entries of U_i in layer l (the subspace of Compression Error Theory,
+    arXiv 2502.15802). A choice has the vector
     v_i = ⟨U_l,i, Δ⟩, and the interactions' basis of λ and v adds ½ Σ_i λ_i [(Σ_g v_gi)² − Σ_g v_gi²]: the terms of
     ½ ΔᵀHΔ between layers, as far as the subspace goes; the own squares are in the score.
     μ_l = (tr H_ll − Σ_i λ_i ‖U_l,i‖²)/n_l is the mean curvature of what the subspace leaves out, 0 where it would be
@@ -78,7 +79,7 @@ class Lanczos(Profiler):
             )
         if self.matrix not in ("hessian", "ggn"):
             raise UsageError(f"lanczos knows no matrix {self.matrix!r}: take hessian or ggn")
-        check_reached(plan, pieces(plan, self.name, self.samples, self.pieces)[0])
+        check(plan, pieces(plan, self.name, self.samples, self.pieces)[0], self.matrix)
         pairs = self._pairs(plan, progress)
         products, residuals, positions = self._again(plan, pairs, progress)
         traces = self._traces(plan, progress) if self.probes else None
