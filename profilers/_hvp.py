@@ -82,17 +82,17 @@ def build(plan: Plan, targets: Sequence[Target], piece: Batch, matrix: Matrix) -
     positions = float(per_sample(torch.ones(logits.shape[:-1]), mask)[1].sum())
     weights = [target.unit.weight for target in targets]
     if matrix == "ggn":
-        return Ggn(weights, logits, mask, positions)
+        return GgnGraph(weights, logits, mask, positions)
     loss = task.loss(logits, piece)
     if not loss.requires_grad:
         raise UsageError(
             f"the loss of task {task.name} lets no gradient through to the logits: its loss(logits, batch) detaches, "
             "or computes outside of torch. Take the profiler ggn, or a task whose loss can be differentiated"
         )
-    return Hessian(weights, loss * positions, positions)
+    return HessianGraph(weights, loss * positions, positions)
 
 
-class Hessian:
+class HessianGraph:
     """H = ∂²(Σ positions loss)/∂W², through the gradient's own graph."""
 
     def __init__(self, weights: Sequence[Tensor], loss: Tensor, positions: float) -> None:
@@ -106,7 +106,7 @@ class Hessian:
         return _back(pairs, [self._weights[place] for place in onto])
 
 
-class Ggn:
+class GgnGraph:
     """G = Jᵀ (diag p − p pᵀ) J: the Hessian of KL(p ‖ ·), or that of the loss without the network's own curvature.
 
     Jᵀu is linear in u, so that differentiating it once more, in u, gives Jv: no forward mode is needed.

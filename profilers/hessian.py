@@ -43,7 +43,7 @@ class Hessian(Profiler):
 
     name: ClassVar[str] = "hessian"
     samples: int | None = None
-    pieces: int = 16
+    pieces: int = 8
     cache_bytes: int = 1 << 30
 
     def measure(self, plan: Plan, progress: Progress) -> Findings:

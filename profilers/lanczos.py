@@ -30,12 +30,11 @@ class Lanczos(Profiler):
     """``lanczos`` = ½ Σ_i λ_i ⟨U_l,i, Δ⟩² + ½ μ_l ‖Δ‖² in nats per position, and the interactions between layers.
 
     (λ_i, U_i) are the ``count`` eigenpairs of largest |λ| of the Hessian of the mean cross entropy over all weights of
-    the plan together, U_l,i the entries of U_i in layer l (the subspace of Compression Error Theory,
-    arXiv 2502.15802). A choice has the vector
-    v_i = ⟨U_l,i, Δ⟩, and the interactions' basis of λ and v adds ½ Σ_i λ_i [(Σ_g v_gi)² − Σ_g v_gi²]: the terms of
-    ½ ΔᵀHΔ between layers, as far as the subspace goes; the own squares are in the score.
-    μ_l = (tr H_ll − Σ_i λ_i ‖U_l,i‖²)/n_l is the mean curvature of what the subspace leaves out, 0 where it would be
-    negative, and 0 everywhere without ``probes``. Signed: a λ < 0 stays what it is.
+    the plan together, U_l,i the entries of U_i in layer l (the subspace of Compression Error Theory, arXiv
+    2502.15802). A choice has the vector v_i = ⟨U_l,i, Δ⟩, and the interactions' basis of λ and v adds
+    ½ Σ_i λ_i [(Σ_g v_gi)² − Σ_g v_gi²]: the terms of ½ ΔᵀHΔ between layers, as far as the subspace goes; the own
+    squares are in the score. μ_l = (tr H_ll − Σ_i λ_i ‖U_l,i‖²)/n_l is the mean curvature of what the subspace leaves
+    out, 0 where it would be negative, and 0 everywhere without ``probes``. Signed: a λ < 0 stays what it is.
 
     Target ``ce``; with ``matrix="ggn"``, the Gauss–Newton matrix Jᵀ(diag p − p pᵀ)J, target ``kl``. The standard
     errors are over ``pieces`` of the data (`profilers._pieces`), for the subspace as found, joined with that of μ.
@@ -67,7 +66,7 @@ class Lanczos(Profiler):
     probes: int = 0
     seed: int = 0
     samples: int | None = None
-    pieces: int = 16
+    pieces: int = 8
     cache_bytes: int = 1 << 30
 
     def measure(self, plan: Plan, progress: Progress) -> Findings:

@@ -88,7 +88,7 @@ def hessians(workload: Workload, batches: list[object]) -> Iterator[tuple[Tensor
             return workload.task.loss(workload.task.logits(called, batch), batch) * count
 
         with sdpa_kernel([SDPBackend.MATH]):  # the default CPU kernel has neither forward mode nor a second derivative
-            yield hessian(loss)(flat), count, places
+            yield hessian(loss)(flat).detach(), count, places
 
 
 @pytest.fixture
@@ -96,11 +96,9 @@ def dense() -> Callable[[Workload], Dense]:
     """The Hessian of the calibration loss."""
 
     def of(workload: Workload) -> Dense:
-        total, positions = None, 0.0
-        for matrix, count, places in hessians(workload, list(workload.calibration)):
-            total, positions = matrix if total is None else total + matrix, positions + count
-        assert total is not None
-        return Dense(total, positions, places)
+        found = [Dense(*each) for each in hessians(workload, list(workload.calibration))]
+        matrix = torch.stack([each.matrix for each in found]).sum(0)
+        return Dense(matrix, sum(each.positions for each in found), found[0].places)
 
     return of
 

@@ -12,7 +12,7 @@ from allocator.workload import Workload
 from profilers._plan import plan
 from profilers.hessian import Hessian
 
-NETS = ["cnn", "lm", "lm_positions", "lm_padded", "time_first", "twice", "embedding"]
+NETS = ["cnn", "lm", "lm_padded", "twice", "embedding"]
 
 
 def quadratics(workload, space, dense):
