@@ -33,7 +33,7 @@ class Hessian(Profiler):
     independent samples, since a product knows only the sum over its batch. Attention runs on the kernel that can be
     differentiated twice.
 
-    Costs 1.6 FB for the graphs and about 0.75 FB per layer and choice: ≈ 0.8·L·C FB; `Ggn` costs 3.
+    Costs 1.6 FB for the graphs and 0.6 to 0.8 FB per layer and choice (`Ggn` costs 3 for all).
 
     Attributes:
         samples: use only the first so many rows of calibration data.

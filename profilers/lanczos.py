@@ -39,8 +39,8 @@ class Lanczos(Profiler):
     Target ``ce``; with ``matrix="ggn"``, the Gauss–Newton matrix Jᵀ(diag p − p pᵀ)J, target ``kl``. The standard
     errors are over ``pieces`` of the data (`profilers._pieces`), for the subspace as found, joined with that of μ.
 
-    Costs 4.6 FB per step, 3 FB per pair afterwards for residuals and standard errors, and with ``probes`` about
-    0.85 FB per layer and probe; memory for as many copies of the weights as steps. The many small eigenvalues are not
+    Costs 3 to 4.6 FB per step, 2 to 3 FB per pair afterwards for residuals and standard errors, and with ``probes``
+    that of `HessianTrace`; memory for as many copies of the weights as steps. The many small eigenvalues are not
     in the subspace: without ``probes`` the score of a layer that it hardly touches is near 0.
 
     The notes give the residuals ‖Hu − λu‖, the sum of the negative λ that were kept and of the negative Ritz values
