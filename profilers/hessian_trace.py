@@ -28,8 +28,8 @@ class HessianTrace(Profiler):
     a ``tolerance`` under 0.1 buys little. It is that of the trace: how far Δ is from a random direction is not in it,
     nor that stopping by the spread of the probes themselves prefers, a little, rounds that came out large.
 
-    Costs 0.5 to 0.85 FB per layer and probe: at 10 % some 20 probes, 10·L to 17·L FB; `GgnDiag` has nearly the same number
-    for 3 FB.
+    Costs 0.5 to 0.85 FB per layer and probe: at 10 % some 20 probes, 10·L to 17·L FB. `GgnDiag`, for 3 FB, was
+    measured to rank as well.
 
     Attributes:
         probes: at most so many products per layer, at least 6.
