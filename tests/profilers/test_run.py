@@ -162,8 +162,8 @@ def test_profilers_by_name_instance_and_their_errors(workload_of, space):
     workload = workload_of("twice")
     assert next(iter(profile(workload, space, ["kl", WeightError()]).scores)) == "kl"
     assert list(profile(workload, None, "ggn_diag").scores) == ["ggn_diag"]
-    with pytest.raises(UsageError, match=r"there is no profiler .hessian.*known: .*ggn, .*kl, .*weight_error"):
-        profile(workload, space, "hessian")
+    with pytest.raises(UsageError, match=r"there is no profiler .hesian.*known: .*ggn, .*kl, .*weight_error"):
+        profile(workload, space, "hesian")
     with pytest.raises(UsageError, match="no profiler was given"):
         profile(workload, space, ())
     with pytest.raises(UsageError, match="two profilers measure 'kl'"):
