@@ -34,7 +34,7 @@ class Rule:
             group at all, its costs count in the offsets. A low-rank action may give ``fraction`` of the full rank in
             place of ``rank``; its factors are at 8 bits per channel (`FACTOR`) unless ``left`` and ``right`` say else.
         modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
-        kinds: layer kinds (linear, conv1d, conv2d, embedding); empty: all.
+        kinds: layer kinds (linear, conv1d, conv2d, conv3d, embedding); empty: all.
     """
 
     choices: tuple[Mapping[str, Any], ...] | Literal["pin", "skip"]

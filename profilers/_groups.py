@@ -20,7 +20,7 @@ from profilers._plan import Plan, Target
 from profilers._score import Score
 
 RESOURCES = {"weight_bytes": "byte", "macs": "1", "bops": "1"}
-_TAG = {"conv1d": "conv", "conv2d": "conv"}
+_TAG = {"conv1d": "conv", "conv2d": "conv", "conv3d": "conv"}
 
 
 def costs(target_layer: Layer, action: Any) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from allocator.applier.opening import Opening
 from allocator.errors import AllocatorError, UsageError
 from allocator.problem import Problem
 from allocator.space import Space
@@ -71,7 +72,7 @@ def measured_rows(
     digests = workload.check()
     before = model_sha256(workload.model)
     found = Gathered()
-    with untouched(workload.model):
+    with untouched(workload.model), Opening(workload.model):
         laid_out = plan(workload, space)
         laid_out = replace(laid_out, parts=Parts(resume, _identity(laid_out, digests["calibration"], before)))
         for statistic in statistics:
