@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ def profile(
     profiler: str | object | Sequence[str | object] = ("ggn",),
     progress: Callable[[str, int, int], None] | None = None,
     resume: str | Path | None = None,
+    couple: Collection[str] = (),
 ) -> Problem:
     """Measure every choice of every layer and state the result as a problem; the model is left bit-identical.
 
@@ -30,6 +31,8 @@ def profile(
         profiler: names or instances; several add their scores to one problem, whose loss is the first one's first.
         progress: called as ``progress(stage, done, total)``.
         resume: a folder for finished parts; what a killed run left there is not measured again.
+        couple: ``fused``, ``residual``: sets of layers to be found on the network and written as `same_choice`
+            couplings (`allocator.grouping.find`), beside those that the space names.
 
     Raises:
         UsageError: an unknown profiler, data or a network that cannot be trusted; see `profilers._run`.
@@ -51,7 +54,9 @@ def profile(
                 f"{', '.join(foreign)} cannot share a problem with others: it has no measure(plan, progress). Run it "
                 "alone by its profile(workload, space) and add its scores with Problem.with_scores"
             )
+        if couple:
+            raise UsageError(f"{foreign[0]} finds no couplings: leave couple out, or name them in the space")
         problem: Problem = found[0].profile(workload, space or Space.simple())
         return problem
     folder = None if resume is None else Path(resume)
-    return run(shared, workload, space or Space.simple(), progress or silent, folder)
+    return run(shared, workload, space or Space.simple(), progress or silent, folder, couple)

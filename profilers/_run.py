@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from allocator.problem import Problem
 from allocator.space import Space
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
+from profilers._couplings import coupled
 from profilers._findings import Findings, Gathered
 from profilers._groups import model_sha256, provenance, rows, versions
 from profilers._parts import Parts
@@ -53,12 +54,14 @@ def run(
     space: Space,
     progress: Progress = silent,
     resume: Path | None = None,
+    couple: Collection[str] = (),
 ) -> Problem:
     """Measure all statistics on the same groups, choices and data; see `Profiler.profile`.
 
     ``resume``: a folder for finished parts; those that a killed run left there are not measured again.
+    ``couple``: kinds of couplings to be found and written, see `allocator.grouping.find`.
     """
-    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume))
+    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume, couple))
 
 
 def measured_rows(
@@ -67,6 +70,7 @@ def measured_rows(
     space: Space,
     progress: Progress = silent,
     resume: Path | None = None,
+    couple: Collection[str] = (),
 ) -> dict[str, Any]:
     """The same as plain data, in the row form of problem.json."""
     digests = workload.check()
@@ -74,6 +78,7 @@ def measured_rows(
     found = Gathered()
     with untouched(workload.model), Opening(workload.model):
         laid_out = plan(workload, space)
+        sets = coupled(laid_out, space, couple)
         laid_out = replace(laid_out, parts=Parts(resume, _identity(laid_out, digests["calibration"], before)))
         for statistic in statistics:
             _gather(found, statistic, statistic.measure(laid_out, progress))
@@ -87,7 +92,7 @@ def measured_rows(
             f"profiling changed the state of the model of {workload.name}: its forward pass must be rewriting its own "
             "parameters. Load it anew, and make forward leave them alone"
         )
-    return rows(laid_out, found, provenance(digests, before, statistics))
+    return rows(laid_out, found, provenance(digests, before, statistics), sets)
 
 
 def _gather(gathered: Gathered, statistic: Statistic, findings: Findings) -> None:
