@@ -16,7 +16,8 @@ from profilers._plan import Plan
 def coupled(plan: Plan, space: Space, kinds: Collection[str]) -> list[Coupled]:
     """The sets that the space names, then those of the kinds asked for; call it inside `untouched` and `Opening`.
 
-    Layers without a group are in no set; nor, in sets that are found, are pinned ones, which would pin the others.
+    Layers without a group are in no set; nor, in sets that are found, are those with one choice only (pinned, say):
+    they would pin the others.
 
     Raises:
         UsageError: a rule that joins nothing; layers of one set without a choice label in common.
@@ -37,9 +38,9 @@ def coupled(plan: Plan, space: Space, kinds: Collection[str]) -> list[Coupled]:
 
 def coupling_rows(sets: Sequence[Coupled]) -> dict[str, list[dict[str, Any]]]:
     """``couplings`` of problem.json, each set of groups once, and what ``meta`` says of where each comes from."""
-    rows = {frozenset(one.groups): {"kind": "same_choice", "groups": list(one.groups)} for one in reversed(sets)}
+    rows = {frozenset(one.groups): {"kind": "same_choice", "groups": list(one.groups)} for one in sets}
     return {
-        "couplings": list(reversed(rows.values())),
+        "couplings": list(rows.values()),
         "meta": [{"name": one.name, "kind": one.kind, "groups": list(one.groups)} for one in sets],
     }
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from allocator.applier.opening import Opening
 from allocator.errors import AllocatorError, UsageError
 from allocator.problem import Problem
 from allocator.space import Space
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
 from profilers._couplings import coupled
+from profilers._fast_path import opened
 from profilers._findings import Findings, Gathered
 from profilers._groups import model_sha256, provenance, rows, versions
 from profilers._parts import Parts
@@ -76,7 +76,7 @@ def measured_rows(
     digests = workload.check()
     before = model_sha256(workload.model)
     found = Gathered()
-    with untouched(workload.model), Opening(workload.model):
+    with untouched(workload.model), opened(workload):
         laid_out = plan(workload, space)
         sets = coupled(laid_out, space, couple)
         laid_out = replace(laid_out, parts=Parts(resume, _identity(laid_out, digests["calibration"], before)))

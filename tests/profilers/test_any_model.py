@@ -1,6 +1,7 @@
 """Networks of all sorts: every profiler works on them and hands them back, or says in words why not."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -218,6 +219,15 @@ def test_the_curvature_of_attention_is_exact_in_the_mean(exact_curvature):
         delta = approximate(unit.weight, parse({"kind": "quantize", "bits": 3}), unit.layer) - unit.weight.detach()
         choice = problem.groups[problem.group_names.index(name)].choices[0]
         assert choice.score["ggn"] == pytest.approx(exact_curvature(workload, unit.weight, delta), rel=0.3)
+
+
+def test_a_fast_path_that_says_something_else_is_told():
+    with pytest.warns(UserWarning, match="other logits on torch's fast path"):
+        profile(workload_of("padded encoder"), SPACE, "weight_error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
+        profile(workload_of("encoder"), SPACE, "weight_error")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
