@@ -34,7 +34,7 @@ def find_couplings(workload: Workload, kinds: Collection[str] = KINDS) -> tuple[
     - ``residual``: layers whose outputs are added together, directly or through operations that leave each channel in
       its place (norms, activations, pooling, views), and those tied to them in turn: everything that writes into one
       residual stream, with the embedding and shortcut convolutions. Only layers of as many output channels are tied;
-      products and concatenations tie nothing.
+      products and concatenations tie nothing by themselves.
 
     Groups are named as by `allocator.profile`; a set has at least two.
 
