@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ def profile(
     resume: str | Path | None = None,
     jobs: int | None = None,
     threads: int | None = None,
+    couple: Collection[str] = (),
 ) -> Problem:
     """Measure every choice of every layer and state the result as a problem; the model is left bit-identical.
 
@@ -36,6 +37,8 @@ def profile(
             says (a Dask or Ray cluster, say), and this process alone without one. The problem is the same, bit by bit.
         threads: of torch, in each process; default: as many as torch has now. Their number decides how sums are
             rounded, so equal bits need equal threads.
+        couple: ``fused``, ``residual``: sets of layers to be found on the network and written as `same_choice`
+            couplings (`allocator.grouping.find`), beside those that the space names.
 
     Raises:
         UsageError: an unknown profiler, data or a network that cannot be trusted; see `profilers._run`.
@@ -58,6 +61,8 @@ def profile(
                 f"{', '.join(foreign)} cannot share a problem with others: it has no measure(plan, progress). Run it "
                 "alone by its profile(workload, space) and add its scores with Problem.with_scores"
             )
+        if couple:
+            raise UsageError(f"{foreign[0]} finds no couplings: leave couple out, or name them in the space")
         if jobs not in (None, 1):
             raise UsageError(
                 f"{', '.join(foreign)} cannot be spread over {jobs} jobs: it has no measure(plan, progress)"
@@ -67,4 +72,4 @@ def profile(
         return problem
     folder = None if resume is None else Path(resume)
     with torch_threads(threads):
-        return run(shared, workload, space or Space.simple(), progress or silent, folder, jobs)
+        return run(shared, workload, space or Space.simple(), progress or silent, folder, jobs, couple)

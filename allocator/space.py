@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
 from allocator.errors import ActionError, UsageError
+from allocator.grouping.rules import Couple, Coupled, check_pattern, named
 
 FORMAT, VERSION = "allocation-space", 1
 FACTOR: Mapping[str, Any] = {"kind": "quantize", "bits": 8, "scheme": "symmetric", "granularity": "channel"}
@@ -34,7 +33,7 @@ class Rule:
             group at all, its costs count in the offsets. A low-rank action may give ``fraction`` of the full rank in
             place of ``rank``; its factors are at 8 bits per channel (`FACTOR`) unless ``left`` and ``right`` say else.
         modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
-        kinds: layer kinds (linear, conv1d, conv2d, embedding); empty: all.
+        kinds: layer kinds (linear, conv1d, conv2d, conv3d, embedding); empty: all.
     """
 
     choices: tuple[Mapping[str, Any], ...] | Literal["pin", "skip"]
@@ -46,17 +45,11 @@ class Rule:
             raise UsageError(f'a rule\'s choices are a list of actions, "pin" or "skip", not {self.choices!r}')
         if not self.choices:
             raise UsageError(f'the rule for {self.modules!r} has no choices: list actions, or say "pin" or "skip"')
-        if self.modules.startswith("re:"):
-            try:
-                re.compile(self.modules[3:])
-            except re.error as error:
-                raise UsageError(f"the rule {self.modules!r} is no regular expression: {error}") from error
+        check_pattern(self.modules)
 
     def names(self, modules: Sequence[str]) -> bool:
         """Whether the pattern names one of the modules that share a weight."""
-        if self.modules.startswith("re:"):
-            return any(re.fullmatch(self.modules[3:], name) for name in modules)
-        return any(fnmatch.fnmatchcase(name, self.modules) for name in modules)
+        return named(self.modules, modules)
 
     def covers(self, modules: Sequence[str], kind: str) -> bool:
         """Whether the rule is about a layer of that kind and with those module names."""
@@ -75,6 +68,10 @@ class Rule:
 class Space:
     """Ordered rules; the first that covers a layer decides, and a layer that no rule covers is skipped.
 
+    Attributes:
+        rules: in order.
+        couple: sets of layers that must take one common label (`MenuItem.label`).
+
     >>> space = Space.simple(bits=(4, 8))
     >>> [item.name for item in space.menu(["fc"], Layer("linear", (10, 64)))]
     ['int4', 'int8', 'rank2_int8', 'rank5_int8', 'keep']
@@ -83,6 +80,7 @@ class Space:
     """
 
     rules: tuple[Rule, ...]
+    couple: tuple[Couple, ...] = ()
 
     @staticmethod
     def simple(
@@ -158,18 +156,30 @@ class Space:
                     f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}. Correct or remove it"
                 )
 
+    def coupled(self, groups: Mapping[str, Sequence[str]]) -> list[Coupled]:
+        """The sets that ``couple`` makes of these groups (name to modules); UsageError if one rule makes none."""
+        return [found for one in self.couple for found in one.sets(groups)]
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data: ``{"format": "allocation-space", "version": 1, "rules": [{modules, kinds, choices}…]}``."""
-        return {"format": FORMAT, "version": VERSION, "rules": [rule.to_json() for rule in self.rules]}
+        """Plain data: ``{"format": "allocation-space", "version": 1, "rules": [{modules, kinds, choices}…]}``.
+
+        Beside ``rules``, if there are any, ``couple: [{modules, per, name}…]``.
+        """
+        out: dict[str, Any] = {"format": FORMAT, "version": VERSION, "rules": [rule.to_json() for rule in self.rules]}
+        return {**out, "couple": [one.to_json() for one in self.couple]} if self.couple else out
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Space:
         """Read `to_json`; UsageError names the rule and the key that is wrong."""
         if data.get("format") != FORMAT or data.get("version") != VERSION:
             raise UsageError(f'a space starts with "format": "{FORMAT}" and "version": {VERSION}')
-        unknown = set(data) - {"format", "version", "rules"}
-        if unknown or not isinstance(data.get("rules"), Sequence) or isinstance(data["rules"], str):
-            raise UsageError(f"a space has the keys format, version and rules (a list); unknown: {sorted(unknown)}")
+        unknown = set(data) - {"format", "version", "rules", "couple"}
+        lists = data.get("rules"), data.get("couple", ())
+        if unknown or not all(isinstance(one, Sequence) and not isinstance(one, str) for one in lists):
+            raise UsageError(
+                "a space has the keys format, version, rules (a list) and couple (a list, optional); unknown: "
+                f"{sorted(unknown)}"
+            )
         rules = []
         for place, rule in enumerate(data["rules"]):
             if not isinstance(rule, Mapping) or "choices" not in rule or set(rule) - {"modules", "kinds", "choices"}:
@@ -178,7 +188,7 @@ class Space:
             if isinstance(choices, Sequence) and not isinstance(choices, str):
                 choices = tuple(choices)
             rules.append(Rule(choices=choices, modules=rule.get("modules", "*"), kinds=tuple(rule.get("kinds", ()))))
-        return Space(tuple(rules))
+        return Space(tuple(rules), tuple(Couple.from_json(one, i) for i, one in enumerate(data.get("couple", ()))))
 
 
 def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:

@@ -64,10 +64,12 @@ def captured(targets: Sequence[Target], arrival: Arrival) -> Iterator[Capture]:
 
     def after(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> object:
         target = owner[module]
+        if not args and "input" in kwargs:  # torch's own name for it
+            args, kwargs = (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
         if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             raise UsageError(
-                f"layer {target.name} is called with keywords only, or returns no tensor: call it as layer(x), or "
-                "skip it with a rule of the space"
+                f"layer {target.name} is called with keywords other than input, or returns no tensor: call it as "
+                "layer(x), or skip it with a rule of the space"
             )
         if not torch.is_grad_enabled() or output.is_inference():
             raise UsageError(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, unfold
 
 from allocator.applier.layers import kind_of
 from allocator.errors import UsageError
+from profilers._patches import CONVOLUTIONS, windows
 from profilers._plan import Target
 from profilers._project import Call
 
@@ -86,7 +85,7 @@ def _empty(target: Target, module: nn.Module) -> Factors:
 
 def _outputs(module: nn.Module, cotangent: Tensor) -> Tensor:
     """[g, O/g, rows]."""
-    if not isinstance(module, (nn.Conv1d, nn.Conv2d)):
+    if not isinstance(module, CONVOLUTIONS):
         return cotangent.reshape(-1, cotangent.shape[-1]).T.unsqueeze(0)
     spatial = len(module.kernel_size)
     batched = cotangent.reshape(-1, module.out_channels, *cotangent.shape[-spatial:]).flatten(2)
@@ -95,40 +94,16 @@ def _outputs(module: nn.Module, cotangent: Tensor) -> Tensor:
 
 def _inputs(module: nn.Module, inputs: Tensor) -> Tensor:
     """[g, I, rows]: patches of a convolution, in the order of the weight's columns."""
-    if not isinstance(module, (nn.Conv1d, nn.Conv2d)):
+    if not isinstance(module, CONVOLUTIONS):
         return inputs.reshape(-1, inputs.shape[-1]).T.unsqueeze(0)
-    spatial = len(module.kernel_size)
-    batched = inputs.reshape(-1, module.in_channels, *inputs.shape[-spatial:])
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    batched = pad(batched, _padding(module), mode=mode)
-    if spatial == 1:
-        batched = batched.unsqueeze(2)
-    kernel, dilation, stride = (_two(size) for size in (module.kernel_size, module.dilation, module.stride))
-    return _by_group(unfold(batched, kernel, dilation=dilation, stride=stride), module.groups)
+    rows = inputs.reshape(-1, module.in_channels, *inputs.shape[-len(module.kernel_size) :])
+    return windows(module, rows).permute(1, 2, 0, 3).flatten(2)
 
 
 def _by_group(values: Tensor, groups: int) -> Tensor:
     """[N, g·K, L] to [g, K, N·L]."""
     split = values.reshape(len(values), groups, -1, values.shape[2])
     return split.permute(1, 2, 0, 3).flatten(2)
-
-
-def _padding(module: nn.Conv1d | nn.Conv2d) -> list[int]:
-    """Before and after each dimension, the last one first."""
-    found: list[int] = []
-    for place in reversed(range(len(module.kernel_size))):
-        if module.padding == "same":
-            total = module.dilation[place] * (module.kernel_size[place] - 1)
-            found += [total // 2, total - total // 2]
-        elif module.padding == "valid":
-            found += [0, 0]
-        else:
-            found += [int(module.padding[place])] * 2
-    return found
-
-
-def _two(sizes: Sequence[int]) -> tuple[int, int]:
-    return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
 def grouped(target: Target, module: nn.Module, delta: Tensor) -> Tensor:

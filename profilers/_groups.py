@@ -14,13 +14,15 @@ from torch.nn import Module
 from allocator.actions import Keep, Layer
 from allocator.applier.inventory import outside_bytes
 from allocator.applier.layers import uncovered
+from allocator.grouping.rules import Coupled
 from allocator.workload import Part
+from profilers._couplings import coupling_rows
 from profilers._findings import Basis, Gathered
 from profilers._plan import Plan, Target
 from profilers._score import Score
 
 RESOURCES = {"weight_bytes": "byte", "macs": "1", "bops": "1"}
-_TAG = {"conv1d": "conv", "conv2d": "conv"}
+_TAG = {"conv1d": "conv", "conv2d": "conv", "conv3d": "conv"}
 
 
 def costs(target_layer: Layer, action: Any) -> dict[str, int]:
@@ -48,10 +50,11 @@ def tags(target: Target) -> list[str]:
     return [_TAG.get(target.layer.kind, target.layer.kind), *([block.group()] if block else [])]
 
 
-def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any], sets: Sequence[Coupled] = ()) -> dict[str, Any]:
     """problem.json, version 1, in the row form; the loss is the first score, with its interactions."""
     first = next(iter(found.scores))
     outside = offsets(plan)
+    joined = coupling_rows(sets)
     out: dict[str, Any] = {
         "format": "allocation-problem",
         "version": 1,
@@ -60,6 +63,7 @@ def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any]) -> dict[str
         "resources": {name: {"unit": unit, "offset": outside[name]} for name, unit in RESOURCES.items()},
         "groups": [_group(place, target, found) for place, target in enumerate(plan.targets)],
         "loss": {"terms": {first: 1}},
+        "couplings": joined["couplings"],
         "interactions": [_interaction(plan, basis) for basis in found.bases],
         "provenance": dict(provenance),
     }
@@ -73,6 +77,7 @@ def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any]) -> dict[str
         "skipped": [unit.name for unit, _ in plan.skipped],
         "uncovered": [{"name": u.name, "shape": list(u.shape), "reason": u.reason} for u in missed],
         "profilers": found.notes,
+        **({"couplings": joined["meta"]} if sets else {}),
     }
     return out
 

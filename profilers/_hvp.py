@@ -24,6 +24,9 @@ from profilers._switch import switched
 
 Matrix: TypeAlias = Literal["hessian", "ggn"]
 
+UNABLE = ("not implemented", "once_differentiable", "inference tensor", "use_reentrant")
+"""What torch's messages have in common when an operation has no second derivative."""
+
 
 class Graph(Protocol):
     """A curvature matrix over some weights, as the operation of multiplying with it."""
@@ -58,7 +61,10 @@ def differentiable(plan: Plan, targets: Sequence[Target]) -> Iterator[None]:
                 weight.requires_grad_()
             yield
     except RuntimeError as error:
-        if any(sign in str(error) for sign in ("not implemented", "once_differentiable", "inference tensor")):
+        if any(
+            sign in str(error)
+            for sign in ("not implemented", "once_differentiable", "inference tensor", "use_reentrant")
+        ):
             raise UsageError(
                 f"the network of {plan.workload.name} cannot be differentiated twice ({error}): build that part from "
                 "plain operations, outside of inference mode, or use the profiler ggn, which differentiates once"

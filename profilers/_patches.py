@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Module
-from torch.nn.functional import pad, unfold
+from torch.nn.functional import pad
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ELEMENTS_AT_ONCE = 1 << 23
 """Numbers of patches or of second moments held at a time: 64 MB in float64."""
 
 
 def groups_of(module: Module) -> int:
     """Blocks of the layer's matrix: each takes its own inputs to its own outputs."""
-    return module.groups if isinstance(module, (nn.Conv1d, nn.Conv2d)) else 1
+    return module.groups if isinstance(module, CONVOLUTIONS) else 1
+
+
+def windows(module: Module, inputs: Tensor) -> Tensor:
+    """What a convolution's kernel sees at every position [rows, groups, columns, positions]; columns as in the weight.
+
+    A view in which every window is laid out, then one copy: several times faster than functional.unfold, and for any
+    number of dimensions.
+    """
+    assert isinstance(module, CONVOLUTIONS)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = pad(inputs, module._reversed_padding_repeated_twice, mode=mode).contiguous()
+    along, sizes = padded.stride()[2:], padded.shape[2:]
+    kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
+    shape = [(n - d * (k - 1) - 1) // s + 1 for n, k, d, s in zip(sizes, kernel, dilation, stride, strict=True)]
+    inside = [step * d for step, d in zip(along, dilation, strict=True)]
+    between = [step * s for step, s in zip(along, stride, strict=True)]
+    view = padded.as_strided((*padded.shape[:2], *kernel, *shape), (*padded.stride()[:2], *inside, *between))
+    return view.reshape(len(inputs), module.groups, -1, math.prod(shape))
 
 
 def patches(module: Module, inputs: Tensor) -> Tensor:
     """x [rows, groups, positions, columns] in float64: output = x · Wᵀ for W [outputs, columns] of each group.
 
     Args:
-        module: nn.Linear, nn.Conv1d or nn.Conv2d, or a layer of such inputs.
+        module: nn.Linear or a convolution, or a layer of such inputs.
         inputs: what it is called with, [rows, …].
     """
     x = _batched(module, inputs).double()
     if isinstance(module, nn.Linear):
         return x.reshape(len(x), 1, -1, module.in_features)
-    assert isinstance(module, (nn.Conv1d, nn.Conv2d))
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = pad(x, module._reversed_padding_repeated_twice, mode)
-    flat = (1,) * (2 - len(module.kernel_size))
-    x = x if not flat else x.unsqueeze(2)
-    columns = unfold(x, flat + module.kernel_size, dilation=flat + module.dilation, stride=flat + module.stride)
-    return columns.reshape(len(x), module.groups, -1, columns.shape[2]).transpose(2, 3)  # channels lie before kernel
+    return windows(module, x).transpose(2, 3)
 
 
 def second_moments(module: Module, inputs: Tensor, samples: int) -> Iterator[Tensor]:
@@ -79,7 +93,7 @@ def occurrences(module: nn.Embedding, inputs: Tensor) -> Tensor:
 
 def _batched(module: Module, inputs: Tensor) -> Tensor:
     """With a first dimension of rows, which layers may be called without."""
-    least = len(module.kernel_size) + 2 if isinstance(module, (nn.Conv1d, nn.Conv2d)) else 2
+    least = len(module.kernel_size) + 2 if isinstance(module, CONVOLUTIONS) else 2
     return inputs if inputs.dim() >= least else inputs.unsqueeze(0)
 
 

@@ -79,7 +79,8 @@ class Plan:
 
 
 def plan(workload: Workload, space: Space) -> Plan:
-    """Lay out groups and choices; runs one calibration sample to count positions. Call it inside `untouched`.
+    """Lay out groups and choices; runs one calibration sample to count positions. Call it inside `untouched`
+    and `Opening`.
 
     Raises:
         UsageError: nothing to compress; a rule names no layer; weights are not float32; a layer with choices is never
@@ -108,8 +109,8 @@ def plan(workload: Workload, space: Space) -> Plan:
         if not any(uses[module].starts for module in own):
             raise UsageError(
                 f"layer {unit.name} is never called by the forward pass: either it is unused, or its weight is read "
-                "past its module, as nn.MultiheadAttention does with out_proj, and cannot be followed. Give the space "
-                f'a rule {{"modules": "{unit.name}", "choices": "skip"}} before the others, or call it as a module'
+                "past its module, as F.linear(x, layer.weight) does, and cannot be followed. Give the space a rule "
+                f'{{"modules": "{unit.name}", "choices": "skip"}} before the others, or call it as a module'
             )
         targets.append(Target(unit, own, layer, menu))
     if not targets:

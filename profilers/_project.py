@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import Module, functional
+from torch.nn import Module
 
-STOCK = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Embedding.forward)
+from profilers._patches import CONVOLUTIONS, groups_of, windows
+
+STOCK = tuple(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding))
 ELEMENTS_AT_ONCE = 1 << 24
 """Entries of per-sample gradients held at a time (64 MB)."""
 
@@ -81,8 +83,7 @@ def by_gradients_is_cheaper(call: Call, cotangent: Tensor, samples: int, changes
 
 def by_outputs(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> Tensor:
     """u [samples, F, C] as ⟨∂s/∂y, layer(x; Δ)⟩: one run of the layer per change."""
-    axis = {nn.Conv1d: -2, nn.Conv2d: -3}
-    place = next((at for kind, at in axis.items() if isinstance(call.module, kind)), -1)
+    place = -1 - len(call.module.kernel_size) if isinstance(call.module, CONVOLUTIONS) else -1
     features = cotangent.shape[place]
     rows = []
     for change in changes:
@@ -107,9 +108,9 @@ def gradients_by_sample(call: Call, cotangent: Tensor, samples: int) -> Iterator
         x, dy = call.inputs.reshape(samples, -1, weight.shape[1]), cotangent.reshape(samples, -1, weight.shape[0])
         for part in _runs(samples, weight.numel()):
             yield torch.bmm(dy[part].transpose(1, 2), x[part])
-    elif call.stock and isinstance(module, (nn.Conv1d, nn.Conv2d)) and cotangent.dim() == weight.dim():
+    elif call.stock and isinstance(module, CONVOLUTIONS) and cotangent.dim() == weight.dim():
         rows = len(cotangent) // samples
-        patches = weight[0].numel() * module.groups * cotangent[:rows, 0].numel()
+        patches = weight[0].numel() * groups_of(module) * cotangent[:rows, 0].numel()
         for part in _runs(samples, max(weight.numel(), patches)):
             own = slice(part.start * rows, part.stop * rows)
             found = _convolution_gradients(module, call.inputs[own], cotangent[own])
@@ -128,21 +129,13 @@ def _runs(samples: int, elements: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _convolution_gradients(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, cotangent: Tensor) -> Tensor:
-    """∂s_row/∂W [rows, *weight.shape]: the patches under every output position, times the cotangents there."""
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    inputs = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode).contiguous()
-    rows, groups, space = len(inputs), module.groups, cotangent.shape[2:]
-    # A view in which every patch is a row, then one copy: several times faster than functional.unfold.
-    along = inputs.stride()[2:]
-    inside = [step * d for step, d in zip(along, module.dilation, strict=True)]
-    between = [step * d for step, d in zip(along, module.stride, strict=True)]
-    patches = inputs.as_strided(
-        (rows, inputs.shape[1], *module.kernel_size, *space), (*inputs.stride()[:2], *inside, *between)
-    )
-    dy = cotangent.reshape(rows * groups, module.out_channels // groups, -1)
-    x = patches.reshape(rows * groups, -1, dy.shape[-1])
-    return torch.bmm(dy, x.transpose(1, 2)).reshape(rows, *module.weight.shape)
+def _convolution_gradients(module: Module, inputs: Tensor, cotangent: Tensor) -> Tensor:
+    """∂s_row/∂W [rows, *weight.shape]: what the kernel saw at every output position, times the cotangents there."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    seen = windows(module, inputs)
+    dy = cotangent.reshape(*seen.shape[:2], -1, seen.shape[3])
+    return (dy @ seen.transpose(2, 3)).reshape(len(inputs), *weight.shape)
 
 
 def _gradient(call: Call, weight: Tensor, inputs: Tensor, cotangent: Tensor) -> Tensor:

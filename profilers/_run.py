@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +15,8 @@ from allocator.space import Space
 from allocator.tasks.batches import count
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
+from profilers._couplings import coupled
+from profilers._fast_path import opened
 from profilers._findings import Findings, Gathered
 from profilers._groups import model_sha256, provenance, rows, versions
 from profilers._parts import Parts
@@ -56,13 +58,15 @@ def run(
     progress: Progress = silent,
     resume: Path | None = None,
     jobs: int | None = 1,
+    couple: Collection[str] = (),
 ) -> Problem:
     """Measure all statistics on the same groups, choices and data; see `Profiler.profile`.
 
     ``resume``: a folder for finished parts; those that a killed run left there are not measured again.
     ``jobs``: see `Workers`.
+    ``couple``: kinds of couplings to be found and written, see `allocator.grouping.find`.
     """
-    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume, jobs))
+    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume, jobs, couple))
 
 
 def measured_rows(
@@ -72,14 +76,16 @@ def measured_rows(
     progress: Progress = silent,
     resume: Path | None = None,
     jobs: int | None = 1,
+    couple: Collection[str] = (),
 ) -> dict[str, Any]:
     """The same as plain data, in the row form of problem.json."""
     workers = Workers(jobs)
     digests = workload.check()
     before = model_sha256(workload.model)
     found = Gathered()
-    with untouched(workload.model):
+    with untouched(workload.model), opened(workload):
         laid_out = plan(workload, space)
+        sets = coupled(laid_out, space, couple)
         parts = Parts(resume, _identity(laid_out, digests["calibration"], before))
         laid_out = replace(laid_out, parts=parts, workers=workers)
         for statistic in statistics:
@@ -94,7 +100,7 @@ def measured_rows(
             f"profiling changed the state of the model of {workload.name}: its forward pass must be rewriting its own "
             "parameters. Load it anew, and make forward leave them alone"
         )
-    return rows(laid_out, found, provenance(digests, before, statistics))
+    return rows(laid_out, found, provenance(digests, before, statistics), sets)
 
 
 def _gather(gathered: Gathered, statistic: Statistic, findings: Findings) -> None:

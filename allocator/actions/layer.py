@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from allocator.errors import ActionError
 
-Kind = Literal["linear", "conv1d", "conv2d", "embedding"]
+Kind = Literal["linear", "conv1d", "conv2d", "conv3d", "embedding"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Layer:
 
     Attributes:
         kind: what the layer computes; an embedding only looks rows up, so it has no multiply-accumulates.
-        weight_shape: as torch stores it: (out, in), (out, in/groups, k), (out, in/groups, kh, kw), (rows, dim).
+        weight_shape: as torch stores it: (out, in), (out, in/groups, k), (out, in/groups, kh, kw),
+            (out, in/groups, kd, kh, kw), (rows, dim).
         groups: of a grouped or depthwise convolution.
-        positions: outputs computed per sample: H_out·W_out of a convolution, tokens of a Linear on sequences,
-            lookups of an embedding.
+        positions: outputs computed per sample: H_out·W_out of a convolution on images, tokens of a Linear on
+            sequences, lookups of an embedding.
 
     >>> Layer("conv2d", (64, 3, 3, 3), positions=1024).macs
     1769472

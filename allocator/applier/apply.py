@@ -10,8 +10,9 @@ from torch import nn
 from allocator.actions import Keep, LowRank
 from allocator.applier.approximate import Approximator, to_matrix
 from allocator.applier.modules import install_factors, install_packed
+from allocator.applier.opening import Opening
 from allocator.applier.packed import pack
-from allocator.applier.plan import HasActions, PlainSolution, Step, plan
+from allocator.applier.plan import HasActions, PlainSolution, Step, modules_of, plan
 from allocator.errors import ActionError
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -23,6 +24,7 @@ def apply_(model: _Model, solution: HasActions | PlainSolution, packed: bool = F
     Either way the outputs are the same, bit for bit: `packed` keeps each weight as its stored bytes and unpacks it
     at every forward; otherwise weights are overwritten by what they become (tied ones stay tied, `low_rank` becomes
     two plain layers). `keep float32` leaves a float32 layer as it is. Layers outside the solution are untouched.
+    Attention of which it changes a part stays open: its `q_proj`, `k_proj`, `v_proj` and `out_proj` are then layers.
 
     Args:
         model: any module; its own classes, hooks and mode are kept.
@@ -32,10 +34,13 @@ def apply_(model: _Model, solution: HasActions | PlainSolution, packed: bool = F
     Raises:
         ActionError: see `plan`; also a weight that is not finite. Nothing has been changed then.
     """
-    steps = plan(model, solution)
-    require_finite(steps)
-    for step in steps:
-        _do(model, step, packed)
+    with Opening(model) as opening:
+        steps = plan(model, solution)
+        require_finite(steps)
+        opening.narrow(modules_of(step for step in steps if not leaves_alone(step)))
+        opening.stay()
+        for step in steps:
+            _do(model, step, packed)
     return model
 
 
@@ -56,9 +61,9 @@ def leaves_alone(step: Step) -> bool:
 @torch.no_grad()
 def _do(model: nn.Module, step: Step, packed: bool) -> None:
     weight, layer, action = step.unit.weight, step.unit.layer, step.action
-    modules = [model.get_submodule(name) for name in step.unit.modules]
     if leaves_alone(step):
         return
+    modules = [model.get_submodule(name) for name in step.unit.modules]
     if packed:
         install_packed(modules, pack(weight, action, layer), action, layer)
     elif isinstance(action, LowRank):

@@ -17,8 +17,9 @@ from allocator.applier.apply import leaves_alone, require_finite
 from allocator.applier.approximate import KEEP_DTYPE, keep_values, to_matrix
 from allocator.applier.inventory import Inventory, describe, header_bytes, take_inventory, weight_key
 from allocator.applier.modules import install_packed
+from allocator.applier.opening import Opening
 from allocator.applier.packed import pack
-from allocator.applier.plan import HasActions, PlainSolution, Step, actions_and_modules, plan
+from allocator.applier.plan import HasActions, PlainSolution, Step, actions_and_modules, modules_of, plan
 from allocator.applier.tensor_file import Described, Header, read_header, read_tensor, replacing, write
 from allocator.errors import AllocatorError
 
@@ -40,22 +41,21 @@ def compress(model: nn.Module, solution: HasActions | PlainSolution, directory: 
     """Write the model as a solution compresses it; the model itself is not changed.
 
     Each weight of a group is one tensor under its own key (tied weights once): its packed buffer, or for `keep` its
-    numbers. Everything else in the state dict is stored as it is. An existing checkpoint is replaced file by file,
-    each only when the new one is complete.
+    numbers. Everything else in the state dict is stored as it is. Attention of which the solution names a part has the
+    keys `….q_proj.weight`, `….q_proj.bias` and so on in place of `….in_proj_weight` and `….in_proj_bias`.
+    An existing checkpoint is replaced file by file, each only when the new one is complete.
 
     Raises:
         ActionError: see `plan`; a weight that is not finite.
         AllocatorError: state that no tensor file can hold.
     """
-    steps = plan(model, solution)
-    require_finite(steps)
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    units = [step.unit for step in steps]
-    inventory = take_inventory(model, units)
-    tensors: list[Any] = [(describe(key, t), partial(_itself, t)) for key, t in inventory.outside.items()]
-    tensors += [(_stored(_key(step), step.action, step.unit.layer), partial(_payload, step)) for step in steps]
-    size = write(folder / MODEL_FILE, tensors, inventory.metadata, header_bytes(inventory, units))
+    with Opening(model) as opening:
+        steps = plan(model, solution)
+        require_finite(steps)
+        opening.narrow(modules_of(steps))
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        size = _write(model, steps, folder / MODEL_FILE)
     _save_solution(solution, folder / SOLUTION_FILE)
     return CheckpointInfo(folder, size)
 
@@ -70,21 +70,35 @@ def load_compressed(model: _Model, directory: str | PathLike[str]) -> _Model:
         AllocatorError: files that are missing, cut short, contradictory, or of another model; the text says which.
     """
     folder = Path(directory)
-    steps = plan(model, _load_solution(folder / SOLUTION_FILE))
+    with Opening(model) as opening:
+        steps = plan(model, _load_solution(folder / SOLUTION_FILE))
+        opening.narrow(modules_of(steps))
+        _fill(model, steps, folder / MODEL_FILE, opening)
+    return model
+
+
+def _write(model: nn.Module, steps: tuple[Step, ...], path: Path) -> int:
+    units = [step.unit for step in steps]
+    inventory = take_inventory(model, units)
+    tensors: list[Any] = [(describe(key, t), partial(_itself, t)) for key, t in inventory.outside.items()]
+    tensors += [(_stored(_key(step), step.action, step.unit.layer), partial(_payload, step)) for step in steps]
+    return write(path, tensors, inventory.metadata, header_bytes(inventory, units))
+
+
+def _fill(model: nn.Module, steps: tuple[Step, ...], path: Path, opening: Opening) -> None:
     inventory = take_inventory(model, [step.unit for step in steps])
-    path = folder / MODEL_FILE
     header = read_header(path)
     aliases = _aliases(header, path)
     wanted = [describe(key, tensor) for key, tensor in inventory.outside.items()]
     wanted += [_stored(_key(step), step.action, step.unit.layer) for step in steps]
     _match(wanted, header, aliases, path)
     _require_memory(inventory, steps)
+    opening.stay()
     with torch.no_grad():
         for key, tensor in inventory.outside.items():
             tensor.copy_(read_tensor(path, header, aliases.get(key, key)))
         for source, sharing in _by_source(steps, aliases).items():
             _install(model, sharing, read_tensor(path, header, source))
-    return model
 
 
 def _key(step: Step) -> str:

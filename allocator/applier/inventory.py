@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from allocator.applier.layers import Unit, memory
+from allocator.applier.opening import Opening
 from allocator.applier.tensor_file import LENGTH_BYTES, NAMES, Described, header_text, padded
 from allocator.errors import AllocatorError
 
@@ -40,14 +41,20 @@ def weight_key(module_name: str) -> str:
 def take_inventory(model: nn.Module, units: Iterable[Unit]) -> Inventory:
     """Everything in the model's state_dict() that is not a unit's weight; non-persistent buffers are not in it.
 
+    Attention with a part among the units is opened for it, other attention has the keys that it has when closed.
+
     Raises:
         AllocatorError: state that is no tensor, or of a dtype that the file cannot hold.
     """
+    units = tuple(units)
+    with Opening(model) as opening:
+        opening.narrow(name for unit in units for name in unit.modules)
+        state = model.state_dict(keep_vars=True)
     stored = {_identity(unit.weight): weight_key(unit.modules[0]) for unit in units}
     grouped = set(stored.values())
     outside: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    for key, tensor in model.state_dict(keep_vars=True).items():
+    for key, tensor in state.items():
         if not isinstance(tensor, Tensor) or tensor.dtype not in NAMES:
             what = f"dtype {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise AllocatorError(

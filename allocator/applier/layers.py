@@ -12,20 +12,23 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from allocator.actions import Layer
 from allocator.actions.layer import Kind
+from allocator.applier.opening import Opening
 
 KINDS: Mapping[type[nn.Module], Kind] = {
     nn.Linear: "linear",
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
     nn.Embedding: "embedding",
 }
 ROOT = "(root)"
 """Unit name when the model itself is the layer, whose module name is the empty string."""
 
 _REASONS: Mapping[type[nn.Module], str] = {
-    nn.MultiheadAttention: "a bare parameter of MultiheadAttention, not a layer; split q, k and v into Linear layers",
-    nn.modules.conv._ConvTransposeNd: "transposed convolutions are not covered",
-    nn.Conv3d: "three-dimensional convolutions are not covered",
+    nn.MultiheadAttention: "a bare parameter of attention: a learnt key or value, or one that cannot be opened because "
+    "its forward or its parameters are not torch's",
+    nn.modules.conv._ConvTransposeNd: "transposed convolutions are not covered: their rows are inputs, not outputs, so "
+    "that a scale or a rank per row would mean something else",
     nn.RNNBase: "recurrent layers are not covered",
     nn.RNNCellBase: "recurrent layers are not covered",
     nn.EmbeddingBag: "embedding bags are not covered",
@@ -43,7 +46,7 @@ class Unit:
         modules: names of all modules whose `weight` it is, in the model's order.
         layer: what it computes, with positions 1 (the model does not say; see `Layer.at`). When an embedding and
             a Linear share the weight, the Linear's: it is the one that multiplies.
-        weight: the parameter itself, not a copy.
+        weight: the parameter itself, not a copy; of attention that is closed, a part of it in the same memory.
     """
 
     name: str
@@ -64,15 +67,18 @@ class Uncovered:
 def units(model: nn.Module) -> tuple[Unit, ...]:
     """The compressible weights of a model, in the order of named_modules().
 
-    Covered: `weight` of nn.Linear, nn.Conv1d, nn.Conv2d (grouped ones too), nn.Embedding and their subclasses.
+    Covered: `weight` of nn.Linear, nn.Conv1d to nn.Conv3d (grouped ones too), nn.Embedding and their subclasses, and
+    the four matrices of nn.MultiheadAttention under the names that they have once it is opened (`opening`).
     `uncovered` lists the rest.
     """
-    return _survey(model)[0]
+    with Opening(model):
+        return _survey(model)[0]
 
 
 def uncovered(model: nn.Module) -> tuple[Uncovered, ...]:
     """Every parameter of two or more dimensions that is in no unit, with the reason, in the model's order."""
-    return _survey(model)[1]
+    with Opening(model):
+        return _survey(model)[1]
 
 
 def kind_of(module: nn.Module) -> Kind | None:

@@ -2,7 +2,7 @@
 
 A layer is compressed by giving it a class derived from its own, in which `weight` is a property. So its place in the
 model, its hooks, its bias and options stay, a subclass with a forward of its own keeps it, and code that reads
-`layer.weight` from outside (MultiheadAttention does) gets the right numbers.
+`layer.weight` from outside (torch's fast paths do) gets the right numbers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allocator.actions import Action, Layer, LowRank
+from allocator.applier.layers import KINDS
 from allocator.applier.packed import unpack, unpack_factors
 
-_OWN_FORWARD = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Embedding.forward)
+_OWN_FORWARD = tuple(kind.forward for kind in KINDS)
 
 
 class _Compressed(nn.Module):
@@ -66,10 +67,10 @@ class _TwoLayers(_Compressed):
             return functional.linear(functional.embedding(x, left, self.padding_idx), right.t())
         # _conv_forward is torch's own step, so that padding modes and padding="same" are what they were.
         kernel = right.view(-1, *self.layer.weight_shape[1:])
-        if isinstance(self, nn.Conv1d):
-            return functional.conv1d(self._conv_forward(x, kernel, None), left[:, :, None], bias)
-        assert isinstance(self, nn.Conv2d), "`plan` lets no other kind of layer be factored"
-        return functional.conv2d(self._conv_forward(x, kernel, None), left[:, :, None, None], bias)
+        assert isinstance(self, (nn.Conv1d, nn.Conv2d, nn.Conv3d)), "`plan` lets no other kind of layer be factored"
+        pointwise = left.reshape(*left.shape, *[1] * (kernel.dim() - 2))
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[kernel.dim() - 3]
+        return convolve(self._conv_forward(x, kernel, None), pointwise, bias)
 
 
 class _PackedTwoLayers(_TwoLayers):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
 
 from allocator.actions import Action, LowRank, parse
+from allocator.applier.attention import OpenAttention
 from allocator.applier.layers import ROOT, Unit, uncovered, units
 from allocator.applier.modules import is_compressed, runs_as_two
+from allocator.applier.opening import Opening
 from allocator.errors import ActionError
 
 
@@ -65,15 +67,26 @@ def actions_and_modules(solution: HasActions | PlainSolution) -> tuple[dict[str,
     return actions, named
 
 
+def modules_of(steps: Iterable[Step]) -> list[str]:
+    """Names of all modules that the steps reach."""
+    return [name for step in steps for name in step.unit.modules]
+
+
 def plan(model: nn.Module, solution: HasActions | PlainSolution) -> tuple[Step, ...]:
     """Every step that a solution asks for, in the order of its groups; reads the model and changes nothing.
 
-    A weight that several modules share is done once, for all of them, even where the group names only one.
+    A weight that several modules share is done once, for all of them, even where the group names only one. Parts of
+    attention have the names that they get when it is opened (`opening`).
 
     Raises:
         ActionError: a module that the model lacks or that no action reaches, a weight claimed by two groups, an
             action that cannot be read or done; the text names group, module and reason.
     """
+    with Opening(model):
+        return _plan(model, solution)
+
+
+def _plan(model: nn.Module, solution: HasActions | PlainSolution) -> tuple[Step, ...]:
     actions, modules = actions_and_modules(solution)
     by_module = {name: unit for unit in units(model) for name in unit.modules}
     claimed: dict[str, str] = {}
@@ -107,12 +120,16 @@ def _by_identity(model: nn.Module, name: str, by_module: Mapping[str, Unit]) -> 
     try:
         module = model.get_submodule(name)
     except AttributeError as error:
-        raise ActionError(f"the model has no module {name!r}; names are those of named_modules()") from error
+        part = name.rpartition(".")[2]
+        why = "; attention has q_proj, k_proj, v_proj and out_proj" if part.startswith("in_proj") else ""
+        raise ActionError(f"the model has no module {name!r}; names are those of named_modules(){why}") from error
     for known, unit in by_module.items():
         if model.get_submodule(known) is module:
             return unit
     if is_compressed(module):
         raise ActionError(f"module {name!r} is compressed already; start from the original model")
+    if isinstance(module, OpenAttention):
+        raise ActionError(f"module {name!r} is attention, which is four layers: name {name}.q_proj and its like")
     reasons = [f"{u.name}: {u.reason}" for u in uncovered(model) if u.name.rpartition(".")[0] == name]
     why = "; ".join(reasons) or f"a {type(module).__name__} has no weight that actions reach"
     raise ActionError(f"module {name!r} cannot be compressed ({why})")

@@ -24,6 +24,7 @@ def profile_command(
     space: Annotated[str | None, typer.Option(help="JSON file of rules: pattern → actions.")] = None,
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
+    couple: Annotated[str, typer.Option(help="fused,residual: layers that must take one format, found for you.")] = "",
     budget: Annotated[list[str] | None, typer.Option(help="Written into the problem; r=V.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the parts that a killed run left.")] = False,
     jobs: Annotated[
@@ -59,13 +60,16 @@ def profile_command(
         from allocator import registry
 
         statistics.append(registry.make("profilers", "latency", {"table": latency}))
+    kinds = [kind.strip() for kind in couple.split(",") if kind.strip()]
     require_writable(out)
     workload = load_workload(model)
     parts = None if out == "-" else Path(f"{out}.parts")
     if parts is not None and parts.exists() and not resume:
         shutil.rmtree(parts)
     with progress() as tick:
-        problem = profile(workload, choices, statistics, progress=tick, resume=parts, jobs=jobs, threads=threads)
+        problem = profile(
+            workload, choices, statistics, progress=tick, resume=parts, jobs=jobs, threads=threads, couple=kinds
+        )
     problem = apply_budgets(problem, budget)
     command = {**(problem.notes.provenance or {}), "command": _command(sys.argv[1:])}
     problem = problem.replace(notes=replace(problem.notes, provenance=command))
@@ -75,6 +79,8 @@ def profile_command(
     if out != "-":
         scores = ", ".join(problem.scores)
         say(f"{out}: {problem.group_count} groups, {problem.choice_count} choices, scores {scores}")
+        for one in (problem.notes.meta or {}).get("couplings", ()):
+            say(f"  one format for {one['name']} ({one['kind']}): {', '.join(one['groups'])}")
 
 
 def _command(words: list[str]) -> str:

@@ -70,7 +70,7 @@ def test_at_changes_only_the_positions() -> None:
     [
         (lambda: Layer("linear", (3,)), r"\(3,\)"),
         (lambda: Layer("linear", (3, 0)), r"\(3, 0\)"),
-        (lambda: Layer("conv3d", (3, 3, 1, 1, 1)), "conv3d"),  # type: ignore[arg-type]  # what is refused
+        (lambda: Layer("conv4d", (3, 3, 1, 1, 1)), "conv3d"),  # type: ignore[arg-type]  # what is refused
         (lambda: Layer("linear", (3, 3), groups=0), "groups"),
     ],
 )

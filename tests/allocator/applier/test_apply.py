@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from allocator.actions import parse
 from allocator.applier import apply_, approximate, units
+from allocator.applier.opening import Opening
 from allocator.errors import ActionError
 
 HALF = {"kind": "keep", "dtype": "float16"}
@@ -55,7 +56,8 @@ def test_packed_and_plain_outputs_agree_bit_for_bit(
         # The reference: overwrite the weights by hand.
         for unit in units(model):
             unit.weight.data.copy_(approximate(unit.weight, parse(solution[unit.name]["action"]), unit.layer))
-        assert torch.equal(plain(x), model(x))
+        with Opening(model), Opening(plain):
+            assert torch.equal(plain(x), model(x))
     assert torch.equal(plain(x), before) == (action == ACTIONS["full"])
 
 
@@ -232,5 +234,24 @@ def test_a_choice_without_an_action_and_a_second_packing_are_refused(convolution
 
 
 def test_an_uncovered_module_is_refused_with_its_reason(language_model: Make) -> None:
-    with pytest.raises(ActionError, match=r"self_attn' cannot be compressed \(.*in_proj_weight: a bare parameter"):
+    with pytest.raises(
+        ActionError, match=r"self_attn' is attention, which is four layers: name block.self_attn.q_proj"
+    ):
         apply_(language_model(), {"g": {"action": HALF, "modules": ["block.self_attn"]}})
+    with pytest.raises(ActionError, match=r"'0' cannot be compressed \(0.weight_ih_l0: recurrent"):
+        apply_(nn.Sequential(nn.LSTM(2, 3)), {"0": {"action": HALF}})
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_convolutions_of_volumes_are_layers_too(packed: bool) -> None:
+    model, x = (
+        nn.Sequential(nn.Conv3d(3, 8, (1, 3, 3), padding="same", padding_mode="circular")),
+        torch.randn(2, 3, 4, 5, 5),
+    )
+    (unit,) = units(model)
+    assert (unit.layer.kind, unit.layer.rows, unit.layer.columns) == ("conv3d", 8, 27)
+    for action in (ACTIONS["rank"], ACTIONS["3 bits"]):
+        by_hand = copy.deepcopy(model)
+        by_hand[0].weight.data.copy_(approximate(unit.weight, parse(action), unit.layer))
+        found = apply_(copy.deepcopy(model), {"0": {"action": action}}, packed=packed)(x)
+        torch.testing.assert_close(found, by_hand(x), atol=1e-5, rtol=1e-5)

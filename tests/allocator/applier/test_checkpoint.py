@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from allocator.actions import parse
 from allocator.applier import apply_, compress, load_compressed, outside_bytes, units
+from allocator.applier.opening import Opening
 from allocator.errors import AllocatorError
 
 HALF = {"kind": "keep", "dtype": "float16"}
@@ -75,7 +76,8 @@ def test_each_group_is_one_tensor_under_its_own_key(language_model: Make, tmp_pa
     assert "mask" not in held
     assert held["embed.weight"].shape == (-(-17 * 8 * 3 // 8) + 17 * 2,)
     assert torch.equal(held["block.linear1.weight"], model.block.linear1.weight.half())
-    assert set(held) == {n for n, _ in model.named_parameters()}
+    with Opening(model):
+        assert set(held) == {n for n, _ in model.named_parameters()}
     loaded = load_compressed(language_model(), tmp_path)
     assert loaded.embed.packed is loaded.head.packed
 
