@@ -1,0 +1,249 @@
+"""How well one predictor orders and sizes measured losses, and whether it is to be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from allocator.faithfulness.ordering import Resampled, interval, kendall, resamples, spearman
+from allocator.statement import BoolArray, FloatArray
+
+Verdict = Literal["trust", "trust below", "do not trust", "cannot tell"]
+
+LEVEL = 0.9
+"""Share of the bootstrap draws inside an interval."""
+DRAWS = 400
+ORDERS = 0.7
+"""Spearman's correlation within regions that a trusted predictor surely exceeds: the lower end of its interval."""
+FEWEST = 10
+"""Allocations of a region without which its ranking is not counted."""
+LIMITS = (1.0, 0.5, 0.3, 0.1, 0.05, 0.02, 0.01)
+"""Measured losses in nats below which a predictor is tried that fails on all of them, the largest first."""
+SMALL_LOSS = 0.3
+"""Losses in nats up to which predicted / measured is looked at: beyond it networks fall apart and nothing is local."""
+SURE = 2.0
+"""Standard errors that a measured loss must lie above 0 to stand below a ratio."""
+MEDIAN_WITHIN, SPREAD_WITHIN = 1.5, 3.0
+"""Factors around 1 within which the median, and the central 80 %, of predicted / measured give the size of a loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Allocations of one kind: what was predicted and measured [n], and measured's standard error."""
+
+    predicted: FloatArray
+    measured: FloatArray
+    stderr: FloatArray
+
+    def where(self, mask: BoolArray) -> Points:
+        """Some of them."""
+        return Points(self.predicted[mask], self.measured[mask], self.stderr[mask])
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """predicted / measured where a ratio says something; ``count`` such points. nan without any."""
+
+    count: int
+    q10: float
+    median: float
+    q90: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well predictions order the measured losses of some points, with the central 90 % of bootstrap draws."""
+
+    count: int
+    spearman: float
+    spearman_interval: tuple[float, float]
+    kendall: float
+    kendall_interval: tuple[float, float]
+    ratio: Ratio | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All that is said about one predictor.
+
+    Attributes:
+        verdict: "trust"; "trust below" (a measured loss of ``limit`` nats); "do not trust"; "cannot tell".
+        limit: see verdict; None otherwise.
+        size: whether predictions also give the size of the loss, not its order alone; None for one that does not
+            claim to.
+        because: the numbers that led to it, in words.
+        within: Spearman's correlation of random allocations within regions, mean, with its interval.
+        regions: per region and kind of allocation.
+        pooled: all random allocations together; a wide range of losses makes most predictors look good here.
+        singles: all single choices; None where none were measured.
+        within_label: mean over labels of Spearman's correlation over groups of that label's single choices, and over
+            how many labels.
+    """
+
+    verdict: Verdict
+    limit: float | None
+    size: bool | None
+    because: str
+    within: float
+    within_interval: tuple[float, float]
+    regions: Mapping[str, Agreement]
+    pooled: Agreement | None
+    singles: Agreement | None
+    within_label: float
+    labels: int
+
+    @property
+    def words(self) -> str:
+        """The verdict as it is printed."""
+        said = f"trust below {self.limit:g} nat" if self.limit is not None else self.verdict
+        if self.verdict in ("do not trust", "cannot tell") or self.size:
+            return said
+        return f"{said}, order only"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; null where a number is undefined."""
+        plain: dict[str, Any] = _plain({"words": self.words, **asdict(self)})
+        return plain
+
+
+def ratio(points: Points) -> Ratio:
+    """Quantiles of predicted / measured over points measured above `SURE` standard errors and below `SMALL_LOSS`."""
+    seen = points.where((points.measured > SURE * points.stderr) & (points.measured < SMALL_LOSS))
+    if not len(seen.measured):
+        return Ratio(0, math.nan, math.nan, math.nan)
+    q10, median, q90 = np.quantile(seen.predicted / seen.measured, (0.1, 0.5, 0.9)).tolist()
+    return Ratio(len(seen.measured), q10, median, q90)
+
+
+def agreement(points: Points, in_nats: bool, rng: np.random.Generator | None) -> Agreement:
+    """Correlations and ratio of some points; intervals over resampled points, (nan, nan) without a generator."""
+    x, y = points.predicted, points.measured
+    nothing = (math.nan, math.nan)
+    if rng is None:
+        return Agreement(len(x), spearman(x, y), nothing, kendall(x, y), nothing, ratio(points) if in_nats else None)
+    drawn, counts = Resampled(x, y), resamples(len(x), DRAWS, rng)
+    return Agreement(
+        len(x),
+        spearman(x, y),
+        interval(drawn.spearman(counts), LEVEL),
+        kendall(x, y),
+        interval(drawn.kendall(counts), LEVEL),
+        ratio(points) if in_nats else None,
+    )
+
+
+def within_regions(regions: Sequence[Points], rng: np.random.Generator) -> tuple[float, tuple[float, float]]:
+    """Mean over regions of Spearman's correlation, with its interval; regions of fewer than `FEWEST` are left out.
+
+    Every region is resampled by itself. nan without a region.
+    """
+    kept = [points for points in regions if len(points.measured) >= FEWEST]
+    if not kept:
+        return math.nan, (math.nan, math.nan)
+    draws = [
+        Resampled(p.predicted, p.measured).spearman(resamples(len(p.measured), DRAWS, rng)) for p in kept
+    ]  # a constant column orders nothing: 0
+    mean = np.mean([np.nan_to_num(d) for d in draws], axis=0)
+    value = float(np.mean([np.nan_to_num(spearman(p.predicted, p.measured)) for p in kept]))
+    return value, interval(mean, LEVEL)
+
+
+def judge(
+    regions: Mapping[str, Points],
+    others: Mapping[str, Points],
+    singles: Points | None,
+    labels: Sequence[Points],
+    in_nats: bool,
+    seed: int = 0,
+) -> Judgement:
+    """Judge one predictor by fixed rules.
+
+    Order. Within each region of random allocations (at least `FEWEST` of them) predictions are ranked against
+    measured losses; the mean of Spearman's correlations over regions must surely exceed `ORDERS`: the lower end of
+    its bootstrap interval does. Pooled correlations do not count, since a wide range makes everything rank well. A
+    predictor that fails is tried again on the allocations with a measured loss below 1, .5, .3 … nat (`LIMITS`), and
+    is trusted below the first limit where it passes. Without `FEWEST` random allocations in a region nothing is told.
+
+    Size. A predictor in nats of KL also gives the size of a loss where, over random allocations measured above 2
+    standard errors, and below both .3 nat and the limit, the median of predicted / measured lies within a factor of
+    `MEDIAN_WITHIN` of 1 and the central 80 % within `SPREAD_WITHIN`. Otherwise only its order is to be used: fine for
+    minimising under a budget of bytes, not for a budget on the loss.
+
+    Args:
+        regions: random allocations by region.
+        others: other whole allocations by kind (uniform, optimal): reported, not judged by.
+        singles: single choices that change a bit.
+        labels: the same per label, those of several groups only.
+        in_nats: whether the predictor claims to be the loss in nats.
+        seed: of the bootstrap.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    whole = list(regions.values())
+    value, ends = within_regions(whole, rng)
+    verdict, limit, because = _order(whole, value, ends, rng)
+    size: bool | None = None
+    if in_nats and verdict in ("trust", "trust below"):
+        size, more = _size(whole, limit)
+        because = f"{because}; {more}"
+    by_label = [r for p in labels if not math.isnan(r := spearman(p.predicted, p.measured))]
+    pooled = _pooled(whole)
+    return Judgement(
+        verdict=verdict,
+        limit=limit,
+        size=size,
+        because=because,
+        within=value,
+        within_interval=ends,
+        regions={name: agreement(p, in_nats, rng) for name, p in {**regions, **others}.items() if len(p.measured)},
+        pooled=agreement(pooled, in_nats, rng) if len(pooled.measured) else None,
+        singles=None if singles is None else agreement(singles, in_nats, None),
+        within_label=float(np.mean(by_label)) if by_label else math.nan,
+        labels=len(by_label),
+    )
+
+
+def _order(
+    whole: Sequence[Points], value: float, ends: tuple[float, float], rng: np.random.Generator
+) -> tuple[Verdict, float | None, str]:
+    if math.isnan(value):
+        return "cannot tell", None, f"fewer than {FEWEST} random allocations in every region"
+    said = f"Spearman within regions {value:.2f}, {ends[0]:.2f} to {ends[1]:.2f}"
+    if ends[0] > ORDERS:
+        return "trust", None, said
+    for limit in LIMITS:
+        some = [points.where(points.measured < limit) for points in whole]
+        if sum(len(points.measured) for points in some) == sum(len(points.measured) for points in whole):
+            continue
+        part, found = within_regions(some, rng)
+        if found[0] > ORDERS:
+            return "trust below", limit, f"{said}; below {limit:g} nat {part:.2f}, {found[0]:.2f} to {found[1]:.2f}"
+    return "do not trust", None, said
+
+
+def _size(whole: Sequence[Points], limit: float | None) -> tuple[bool, str]:
+    pooled = _pooled(whole)
+    found = ratio(pooled if limit is None else pooled.where(pooled.measured < limit))
+    if found.count < FEWEST:
+        return False, f"only {found.count} allocations measured well below {SMALL_LOSS} nat to compare sizes with"
+    said = f"predicted / measured {found.median:.2f}, {found.q10:.2f} to {found.q90:.2f}"
+    median = 1 / MEDIAN_WITHIN <= found.median <= MEDIAN_WITHIN
+    return median and found.q10 >= 1 / SPREAD_WITHIN and found.q90 <= SPREAD_WITHIN, said
+
+
+def _pooled(points: Sequence[Points]) -> Points:
+    def joined(name: str) -> FloatArray:
+        return np.concatenate([np.zeros(0), *(getattr(p, name) for p in points)])
+
+    return Points(joined("predicted"), joined("measured"), joined("stderr"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,97 @@
+"""KL(float ‖ compressed) on the evaluation data, of many allocations, each kept once it is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from allocator.errors import AllocatorError
+from allocator.faithfulness.held_out import HeldOut
+from allocator.faithfulness.weights import Weights
+from allocator.statement import IntArray
+from allocator.tasks.measurement import Measured, ratio
+from allocator.tasks.positions import divergence, per_sample
+from allocator.workload import Workload
+from profilers._groups import model_sha256, versions
+from profilers._parts import Parts
+from profilers._replay import Recording
+
+Progress = Callable[[str, int, int], None]
+NOISY = 0.1
+"""Share of the measured loss beyond which its standard error says that there are too few samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Measured losses of allocations, in nats per position, with standard errors over samples.
+
+    Attributes:
+        found: one for each allocation, in order.
+        samples: rows of evaluation data that were used.
+    """
+
+    found: tuple[Measured, ...]
+    samples: int
+
+
+def kept_parts(workload: Workload, folder: Path | None) -> Parts:
+    """Where finished measurements of this network on its evaluation data are kept; nowhere for None."""
+    task = workload.task
+    what = (model_sha256(workload.model), workload.digests("evaluation"), repr(task), versions())
+    return Parts(folder, hashlib.sha256(repr(what).encode()).hexdigest())
+
+
+def measured(
+    held_out: HeldOut, weights: Weights, allocations: Sequence[IntArray], parts: Parts, progress: Progress
+) -> Losses:
+    """Mean KL(float ‖ changed) of every allocation: the rows that are taken, other weights as they are.
+
+    The divergence Σ_c p_c log(p_c/q_c) is in float64; positions add up per sample, and the value is
+    Σ divergence / Σ positions. Equal allocations are measured once. To be called inside `untouched`.
+
+    Raises:
+        AllocatorError: a loss that is not a number: the changed network overflows.
+    """
+    keys = [weights.key(rows) for rows in allocations]
+    wanted = dict(zip(keys, allocations, strict=True))
+    cells: dict[tuple[object, ...], list[dict[str, Tensor]]] = {key: [] for key in wanted}
+    samples = 0
+    with torch.no_grad():
+        for done, recordings in held_out.chunks(weights.modules):
+            samples += sum(len(recording.logits) for recording in recordings)
+            for place, (key, rows) in enumerate(wanted.items()):
+                name = ("divergence", key, done, len(recordings), held_out.samples)
+                piece = parts.take(*name)
+                if piece is None:
+                    piece = _divergences(held_out, weights, rows, recordings)
+                    parts.keep(piece, *name)
+                cells[key].append(piece)
+                progress("measured", place + 1, len(wanted))
+    found = {key: _joined(pieces) for key, pieces in cells.items()}
+    if any(math.isnan(loss.value) for loss in found.values()):
+        raise AllocatorError(
+            "a compressed network gives logits that are not numbers, so there is no divergence to compare with: leave "
+            "out the choices that make it overflow"
+        )
+    return Losses(tuple(found[key] for key in keys), samples)
+
+
+def _divergences(held_out: HeldOut, weights: Weights, rows: IntArray, recordings: list[Recording]) -> dict[str, Tensor]:
+    """``sum`` and ``count`` of every sample [n]."""
+    task = held_out.workload.task
+    logits = held_out.logits(recordings, weights.changes(rows))
+    cells = [
+        per_sample(divergence(r.logits, changed), task.mask(r.batch))
+        for r, changed in zip(recordings, logits, strict=True)
+    ]
+    return {"sum": torch.cat([s for s, _ in cells]), "count": torch.cat([c for _, c in cells])}
+
+
+def _joined(pieces: Sequence[dict[str, Tensor]]) -> Measured:
+    return ratio(torch.cat([p["sum"] for p in pieces]), torch.cat([p["count"] for p in pieces]))
