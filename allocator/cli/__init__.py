@@ -22,6 +22,7 @@ from allocator.cli.listing import actions_command, profilers_command, schema_com
 from allocator.cli.profiling import profile_command
 from allocator.cli.solving import solve_command
 from allocator.cli.stabilising import stability_command
+from allocator.cli.studying import study_command
 
 app = typer.Typer(
     name="allocator",
@@ -41,6 +42,7 @@ app.command("stability")(stability_command)
 app.command("convert")(convert_command)
 app.command("profile")(profile_command)
 app.command("fidelity")(fidelity_command)
+app.command("study")(study_command)
 app.command("apply")(apply_command)
 app.command("evaluate")(evaluate_command)
 app.command("solvers")(solvers_command)

@@ -79,7 +79,7 @@ def choices_of(model: str, space: str | None, bits: str | None, ranks: str | Non
     if space is not None:
         return _read_space(space)
     if bits is not None or ranks is not None:
-        return Space.simple(bits=_numbers(bits or "", int, "--bits"), ranks=_numbers(ranks or "", float, "--ranks"))
+        return Space.simple(bits=numbers(bits or "", int, "--bits"), ranks=numbers(ranks or "", float, "--ranks"))
     return default_space(model)
 
 
@@ -96,7 +96,8 @@ def _read_space(path: str) -> Space:
         raise UsageError(f"--space {path}: is not a JSON object: {error}") from None
 
 
-def _numbers(text: str, kind: type, option: str) -> list:  # type: ignore[type-arg]  # int or float, as asked
+def numbers(text: str, kind: type, option: str) -> list:  # type: ignore[type-arg]  # int or float, as asked
+    """The numbers of "1,2,3"; UsageError names the option."""
     from allocator.errors import UsageError
 
     try:
