@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from allocator.errors import UsageError
 from allocator.faithfulness.predicting import Predictor
 from allocator.formats.digest import content_sha256
 from allocator.pipeline import solve
@@ -150,19 +149,9 @@ def budgets_between(problem: Problem, resource: str) -> list[int | float]:
 
 
 def main_resource(problem: Problem) -> str:
-    """The resource of the first budget; else ``weight_bytes``; else the first.
-
-    Raises:
-        UsageError: the problem has no resource at all.
-    """
-    for row in problem.budgets:
-        if row.resource is not None:
-            return row.resource
-    if not problem.costs:
-        raise UsageError(
-            "the problem has no resource, so there is nothing to trade the loss for: give its choices costs"
-        )
-    return "weight_bytes" if "weight_bytes" in problem.costs else next(iter(problem.costs))
+    """The resource of the first budget; else ``weight_bytes``; else the first."""
+    named = [row.resource for row in problem.budgets if row.resource is not None]
+    return named[0] if named else "weight_bytes" if "weight_bytes" in problem.costs else next(iter(problem.costs))
 
 
 def _completed(problem: Problem, mask: BoolArray) -> BoolArray:

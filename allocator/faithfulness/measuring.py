@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from allocator.errors import AllocatorError
+from allocator.errors import AllocatorError, UsageError
 from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.weights import Weights
 from allocator.statement import IntArray
@@ -56,6 +56,7 @@ def measured(
     Σ divergence / Σ positions. Equal allocations are measured once. To be called inside `untouched`.
 
     Raises:
+        UsageError: fewer than 2 evaluation samples.
         AllocatorError: a loss that is not a number: the changed network overflows.
     """
     keys = [weights.key(rows) for rows in allocations]
@@ -73,6 +74,11 @@ def measured(
                     parts.keep(piece, *name)
                 cells[key].append(piece)
                 progress("measured", place + 1, len(wanted))
+    if samples < 2:
+        raise UsageError(
+            f"a standard error needs at least 2 evaluation samples, and {held_out.workload.name} has {samples}: give "
+            "more, or several batches where a whole batch is one sample"
+        )
     found = {key: _joined(pieces) for key, pieces in cells.items()}
     if any(math.isnan(loss.value) for loss in found.values()):
         raise AllocatorError(

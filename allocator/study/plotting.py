@@ -41,6 +41,8 @@ def draw(found: Study, path: str) -> None:
 
 
 def _panel(panel: Any, found: Study, error: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     formats = list(dict.fromkeys(row.tensor_format for row in found.rows))
     for name, (marker, colour) in zip(formats, STYLES, strict=False):
         points = [(row.errors[error], row.drops["kl"]) for row in found.rows if row.tensor_format == name]
@@ -49,10 +51,13 @@ def _panel(panel: Any, found: Study, error: str) -> None:
                       alpha=0.85, edgecolors="white", linewidths=0.4)  # fmt: skip
     panel.set_xscale("log")
     panel.set_yscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # an axis of less than a decade has numbers too
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     tau = {c.drop: c.tau for c in found.correlations if c.error == error and c.selection == "all"}
     said = ", ".join(f"{drop} {value:.2f}" for drop, value in tau.items() if not math.isnan(value))
     panel.set_title(f"{error}: τ {said}", fontsize=9)
     panel.set_xlabel(f"{error.split()[0]} error of {error.split()[1]}", fontsize=8)
     panel.set_ylabel("KL (nat)", fontsize=8)
-    panel.tick_params(labelsize=7)
+    panel.tick_params(labelsize=6.5)
     panel.grid(which="major", linewidth=0.3, alpha=0.5)
