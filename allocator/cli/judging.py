@@ -122,6 +122,7 @@ def describe(found: Fidelity) -> None:
     )
     for region in found.regions:
         print(f"  {region.name}: {region.about}")
+    print(f"  a second measurement of this size would reach {_two(found.repeat)} within regions")
     names = [region.name for region in found.regions]
     rows, sizes = [], []
     for predictor in found.predictors:

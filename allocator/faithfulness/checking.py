@@ -20,7 +20,7 @@ from allocator.faithfulness.allocations import (
     uniform_wholes,
 )
 from allocator.faithfulness.held_out import HeldOut
-from allocator.faithfulness.judging import Judgement, Points, judge
+from allocator.faithfulness.judging import Judgement, Points, judge, repeatability
 from allocator.faithfulness.measuring import NOISY, kept_parts, measured
 from allocator.faithfulness.predicting import Predictor, predictors
 from allocator.faithfulness.report import Fidelity
@@ -98,10 +98,13 @@ def fidelity(
     single, whole = _columns(losses.found[: len(alone)]), _columns(losses.found[len(alone) :])
     single_predicted = np.array([p.single(alone) for p in named]).reshape(len(named), -1)
     whole_predicted = np.array([p.whole([w.rows for w in wholes]) for p in named]).reshape(len(named), -1)
+    kinds = np.array([one.kind for one in wholes])
+    halves = losses.halves[:, len(alone) :]
+    repeat = repeatability([halves[:, kinds == area.name] for area in areas])
     judgements = {
         predictor.name: _judged(
             stated, predictor, areas, alone, wholes, Points(single_predicted[i], *single),
-            Points(whole_predicted[i], *whole), seed,
+            Points(whole_predicted[i], *whole), seed, repeat,
         )
         for i, predictor in enumerate(named)
     }  # fmt: skip
@@ -121,6 +124,7 @@ def fidelity(
         whole_predicted=whole_predicted,
         judgements=judgements,
         samples=losses.samples,
+        repeat=repeat,
         relative_stderr=spread,
         per=workload.task.per,
         warnings=(*warnings, *_noisy(spread, losses.samples)),
@@ -193,6 +197,7 @@ def _judged(
     single: Points,
     whole: Points,
     seed: int,
+    repeat: float,
 ) -> Judgement:
     kinds = np.array([one.kind for one in wholes])
     own = np.array([one.about.startswith(f"{predictor.name} at ") for one in wholes], np.bool_)
@@ -211,4 +216,5 @@ def _judged(
         [points for points in by_label if len(points.measured) >= FEWEST_GROUPS],
         predictor.in_nats,
         seed,
+        repeat,
     )

@@ -152,6 +152,16 @@ def within_regions(regions: Sequence[Points], rng: np.random.Generator) -> tuple
     return value, interval(mean, LEVEL)
 
 
+def repeatability(halves: Sequence[FloatArray]) -> float:
+    """How well a second measurement on as many other samples would order the same allocations; nan without a region.
+
+    Spearman's r between the losses on two halves of the samples, [2, n] for each region, stepped up to the whole by
+    2r / (1 + r) (Spearman and Brown, 1910), mean over regions of at least `FEWEST`.
+    """
+    found = [np.nan_to_num(spearman(*both)) for both in halves if both.shape[1] >= FEWEST]
+    return float(np.mean([2 * r / (1 + r) if r > 0 else 0.0 for r in found])) if found else math.nan
+
+
 def judge(
     regions: Mapping[str, Points],
     others: Mapping[str, Points],
@@ -159,6 +169,7 @@ def judge(
     labels: Sequence[Points],
     in_nats: bool,
     seed: int = 0,
+    repeat: float = 1.0,
 ) -> Judgement:
     """Judge one predictor by fixed rules.
 
@@ -166,7 +177,10 @@ def judge(
     measured losses; the mean of Spearman's correlations over regions must surely exceed `ORDERS`: the lower end of
     its bootstrap interval does. Pooled correlations do not count, since a wide range makes everything rank well. A
     predictor that fails is tried again on the allocations with a measured loss below 1, .5, .3 … nat (`LIMITS`), and
-    is trusted below the first limit where it passes. Without `FEWEST` random allocations in a region nothing is told.
+    is trusted below the first limit where it passes. Without `FEWEST` random allocations in a region nothing is told;
+    nor of a predictor that fails where the evaluation data are too few to do better: where a second measurement would
+    itself order allocations no better than `ORDERS`, and the predictor, its interval's upper end divided by the root
+    of that repeatability (the correction for attenuation, Spearman 1904), may.
 
     Size. A predictor in nats of KL also gives the size of a loss where, over random allocations measured above 2
     standard errors, and below both .3 nat and the limit, the median of predicted / measured lies within a factor of
@@ -180,11 +194,12 @@ def judge(
         labels: the same per label, those of several groups only.
         in_nats: whether the predictor claims to be the loss in nats.
         seed: of the bootstrap.
+        repeat: `repeatability` of the measured losses within regions.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
     whole = list(regions.values())
     value, ends = within_regions(whole, rng)
-    verdict, limit, because = _order(whole, value, ends, rng)
+    verdict, limit, because = _order(whole, value, ends, repeat, rng)
     size: bool | None = None
     if in_nats and verdict in ("trust", "trust below"):
         size, more = _size(whole, limit)
@@ -207,7 +222,7 @@ def judge(
 
 
 def _order(
-    whole: Sequence[Points], value: float, ends: tuple[float, float], rng: np.random.Generator
+    whole: Sequence[Points], value: float, ends: tuple[float, float], repeat: float, rng: np.random.Generator
 ) -> tuple[Verdict, float | None, str]:
     if math.isnan(value):
         return "cannot tell", None, f"fewer than {FEWEST} random allocations in every region"
@@ -221,6 +236,12 @@ def _order(
         part, found = within_regions(some, rng)
         if found[0] > ORDERS:
             return "trust below", limit, f"{said}; below {limit:g} nat {part:.2f}, {found[0]:.2f} to {found[1]:.2f}"
+    if repeat <= ORDERS and ends[1] > ORDERS * math.sqrt(max(repeat, 0.0)):
+        return (
+            "cannot tell",
+            None,
+            f"{said}; a second measurement of this size would reach {repeat:.2f}: too few samples",
+        )
     return "do not trust", None, said
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from allocator.errors import AllocatorError, UsageError
 from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.weights import Weights
-from allocator.statement import IntArray
+from allocator.statement import FloatArray, IntArray
 from allocator.tasks.measurement import Measured, ratio
 from allocator.tasks.positions import divergence, per_sample
 from allocator.workload import Workload
@@ -33,10 +34,12 @@ class Losses:
 
     Attributes:
         found: one for each allocation, in order.
+        halves: the losses on the first, third, … and on the other samples [2, allocations].
         samples: rows of evaluation data that were used.
     """
 
     found: tuple[Measured, ...]
+    halves: FloatArray
     samples: int
 
 
@@ -79,13 +82,15 @@ def measured(
             f"a standard error needs at least 2 evaluation samples, and {held_out.workload.name} has {samples}: give "
             "more, or several batches where a whole batch is one sample"
         )
-    found = {key: _joined(pieces) for key, pieces in cells.items()}
+    joined = {key: _joined(pieces) for key, pieces in cells.items()}
+    found = {key: ratio(*columns) for key, columns in joined.items()}
+    halves = [[_mean(*(column[start::2] for column in joined[key])) for key in keys] for start in (0, 1)]
     if any(math.isnan(loss.value) for loss in found.values()):
         raise AllocatorError(
             "a compressed network gives logits that are not numbers, so there is no divergence to compare with: leave "
             "out the choices that make it overflow"
         )
-    return Losses(tuple(found[key] for key in keys), samples)
+    return Losses(tuple(found[key] for key in keys), np.array(halves, np.float64), samples)
 
 
 def _divergences(held_out: HeldOut, weights: Weights, rows: IntArray, recordings: list[Recording]) -> dict[str, Tensor]:
@@ -99,5 +104,11 @@ def _divergences(held_out: HeldOut, weights: Weights, rows: IntArray, recordings
     return {"sum": torch.cat([s for s, _ in cells]), "count": torch.cat([c for _, c in cells])}
 
 
-def _joined(pieces: Sequence[dict[str, Tensor]]) -> Measured:
-    return ratio(torch.cat([p["sum"] for p in pieces]), torch.cat([p["count"] for p in pieces]))
+def _joined(pieces: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """``sum`` and ``count`` of all samples."""
+    return torch.cat([piece["sum"] for piece in pieces]), torch.cat([piece["count"] for piece in pieces])
+
+
+def _mean(sums: Tensor, counts: Tensor) -> float:
+    mass = float(counts.sum())
+    return float(sums.sum()) / mass if mass else math.nan

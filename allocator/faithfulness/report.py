@@ -33,6 +33,8 @@ class Fidelity:
         whole_loss, whole_stderr, whole_predicted: the same for them.
         judgements: by predictor's name.
         samples: rows of evaluation data used.
+        repeat: how well a second measurement on as many samples would order allocations within regions
+            (`judging.repeatability`): what a predictor can at best be held to.
         relative_stderr: median over whole allocations of stderr / loss.
         per: what a position is: sample, token, text.
         warnings: what to know before reading the numbers.
@@ -53,6 +55,7 @@ class Fidelity:
     whole_predicted: FloatArray
     judgements: Mapping[str, Judgement]
     samples: int
+    repeat: float
     relative_stderr: float
     per: str
     warnings: tuple[str, ...] = ()
@@ -91,6 +94,7 @@ class Fidelity:
             "samples": self.samples,
             "per": self.per,
             "relative_stderr": None if np.isnan(self.relative_stderr) else self.relative_stderr,
+            "repeat": None if np.isnan(self.repeat) else self.repeat,
             "warnings": list(self.warnings),
             "regions": {region.name: region.about for region in self.regions},
             "predictors": {

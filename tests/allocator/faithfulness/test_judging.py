@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from allocator.faithfulness.judging import Points, agreement, judge, ratio
+from allocator.faithfulness.judging import Points, agreement, judge, ratio, repeatability
 
 REGIONS = {"all": (1e-3, 1.0), "low": (0.1, 2.0), "middle": (1e-2, 0.2), "high": (1e-4, 1e-2)}
 
@@ -96,6 +97,32 @@ def test_a_wide_interval_is_no_evidence():
     assert few.within > 0.7 > few.within_interval[0]
     assert few.verdict != "trust"
     assert many.verdict == "trust"
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_repeatability_is_what_a_second_measurement_reaches(noise):
+    rng = np.random.default_rng(0)
+    found, reached = [], []
+    for _ in range(40):
+        truth = rng.normal(size=60)
+        parts = truth + noise * math.sqrt(2) * rng.normal(size=(2, 60))
+        found.append(repeatability([parts]))
+        again = truth + noise * rng.normal(size=60)
+        reached.append(stats.spearmanr(parts.mean(0), again).statistic)
+    assert np.mean(found) == pytest.approx(np.mean(reached), abs=0.04)
+    assert repeatability([np.array([np.arange(20.0), -np.arange(20.0)])]) == 0
+    assert math.isnan(repeatability([np.zeros((2, 9))]))
+
+
+def test_what_too_few_samples_cannot_show_is_not_held_against_a_predictor():
+    noisy = points(lambda m, rng: m * np.exp(0.9 * rng.normal(size=len(m))))
+    useless = points(lambda m, rng: rng.random(len(m)))
+
+    def words(given, repeat):
+        return judge(given, {}, None, [], True, repeat=repeat).words
+
+    assert [words(noisy, repeat) for repeat in (0.99, 0.5)] == ["do not trust", "cannot tell"]
+    assert [words(useless, repeat) for repeat in (0.99, 0.5)] == ["do not trust", "do not trust"]
 
 
 def test_ratios_leave_out_what_is_not_surely_above_0_and_what_has_fallen_apart():
