@@ -56,7 +56,7 @@ def draw(found: Fidelity, path: str) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)), fontsize=8)
     figure.suptitle(f"{found.workload}: predicted and measured loss on {found.samples} evaluation samples", fontsize=10)
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=110)
     except ValueError as error:
         raise UsageError(f"--plot {path}: {error}") from None
     finally:

@@ -33,7 +33,7 @@ def draw(found: Study, path: str) -> None:
     figure.legend(drawn, names, loc="outside lower center", ncols=len(names), fontsize=9)
     figure.suptitle(f"{found.workload}: error of one layer, and KL of the network before fine-tuning", fontsize=10)
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=110)
     except ValueError as error:
         raise UsageError(f"--plot {path}: {error}") from None
     finally:
