@@ -177,7 +177,7 @@ def judge(
     measured losses; the mean of Spearman's correlations over regions must surely exceed `ORDERS`: the lower end of
     its bootstrap interval does. Pooled correlations do not count, since a wide range makes everything rank well. A
     predictor that fails is tried again on the allocations with a measured loss below 1, .5, .3 … nat (`LIMITS`), and
-    is trusted below the first limit where it passes. Without `FEWEST` random allocations in a region nothing is told;
+    is trusted below the first limit where it passes: up to seven tries, with no correction for their number. Without `FEWEST` random allocations in a region nothing is told;
     nor of a predictor that fails where the evaluation data are too few to do better: where a second measurement would
     itself order allocations no better than `ORDERS`, and the predictor, its interval's upper end divided by the root
     of that repeatability (the correction for attenuation, Spearman 1904), may.

@@ -167,7 +167,7 @@ FORMATS: Mapping[str, Format] = {
         Format("SVD", lambda s: (min(_matrix(s)),), lambda s, ranks: ranks[0] * sum(_matrix(s)), _svd),
     )
 }
-"""By name. Of a matrix all four are the same, so a linear layer is approximated by SVD alone."""
+"""By name. Of a matrix all four are the same, so linear layers and 1 × 1 convolutions are approximated by SVD alone."""
 
 
 def formats_named(names: Sequence[str]) -> list[Format]:
@@ -191,4 +191,4 @@ def formats_named(names: Sequence[str]) -> list[Format]:
 
 def suits(tensor_format: Format, shape: Sequence[int]) -> bool:
     """Whether a format says something of its own about a weight of this shape."""
-    return tensor_format.name == "SVD" or len(shape) > 2
+    return tensor_format.name == "SVD" or math.prod(shape[2:]) > 1

@@ -93,3 +93,9 @@ def test_unknown_formats_are_named():
         formats_named(["hosvd"])
     with pytest.raises(UsageError, match="no tensor format was given"):
         formats_named([])
+
+
+def test_a_matrix_has_one_format():
+    for shape in ((20, 14), (20, 14, 1, 1)):
+        assert [name for name, one in FORMATS.items() if suits(one, shape)] == ["SVD"]
+    assert all(suits(one, (20, 14, 1, 3)) for one in FORMATS.values())
