@@ -15,7 +15,7 @@ from allocator.cli.console import print_json, progress, say, table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from allocator.faithfulness.judging import Agreement
+    from allocator.faithfulness.agreement import Agreement
     from allocator.faithfulness.report import Fidelity
     from allocator.problem import Problem
     from allocator.workload import Workload

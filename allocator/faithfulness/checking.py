@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from allocator.errors import AllocatorError, UsageError
+from allocator.faithfulness.agreement import Points, repeatability
 from allocator.faithfulness.allocations import (
     Region,
     Whole,
@@ -20,7 +21,7 @@ from allocator.faithfulness.allocations import (
     uniform_wholes,
 )
 from allocator.faithfulness.held_out import HeldOut
-from allocator.faithfulness.judging import Judgement, Points, judge, repeatability
+from allocator.faithfulness.judging import Judgement, judge
 from allocator.faithfulness.measuring import NOISY, kept_parts, measured
 from allocator.faithfulness.predicting import Predictor, predictors
 from allocator.faithfulness.report import Fidelity

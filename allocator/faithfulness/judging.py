@@ -1,4 +1,4 @@
-"""How well one predictor orders and sizes measured losses, and whether it is to be trusted."""
+"""Whether a predictor is to be trusted: fixed rules over the numbers of `agreement`."""
 
 from __future__ import annotations
 
@@ -9,61 +9,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from allocator.faithfulness.ordering import Resampled, interval, kendall, resamples, spearman
-from allocator.statement import BoolArray, FloatArray
+from allocator.faithfulness.agreement import (
+    FEWEST,
+    SMALL_LOSS,
+    Agreement,
+    Points,
+    agreement,
+    pooled,
+    ratio,
+    within_regions,
+)
+from allocator.faithfulness.ordering import spearman
 
 Verdict = Literal["trust", "trust below", "do not trust", "cannot tell"]
 
-LEVEL = 0.9
-"""Share of the bootstrap draws inside an interval."""
-DRAWS = 400
 ORDERS = 0.7
 """Spearman's correlation within regions that a trusted predictor surely exceeds: the lower end of its interval."""
-FEWEST = 10
-"""Allocations of a region without which its ranking is not counted."""
 LIMITS = (1.0, 0.5, 0.3, 0.1, 0.05, 0.02, 0.01)
 """Measured losses in nats below which a predictor is tried that fails on all of them, the largest first."""
-SMALL_LOSS = 0.3
-"""Losses in nats up to which predicted / measured is looked at: beyond it networks fall apart and nothing is local."""
-SURE = 2.0
-"""Standard errors that a measured loss must lie above 0 to stand below a ratio."""
 MEDIAN_WITHIN, SPREAD_WITHIN = 1.5, 3.0
 """Factors around 1 within which the median, and the central 80 %, of predicted / measured give the size of a loss."""
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Allocations of one kind: what was predicted and measured [n], and measured's standard error."""
-
-    predicted: FloatArray
-    measured: FloatArray
-    stderr: FloatArray
-
-    def where(self, mask: BoolArray) -> Points:
-        """Some of them."""
-        return Points(self.predicted[mask], self.measured[mask], self.stderr[mask])
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """predicted / measured where a ratio says something; ``count`` such points. nan without any."""
-
-    count: int
-    q10: float
-    median: float
-    q90: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well predictions order the measured losses of some points, with the central 90 % of bootstrap draws."""
-
-    count: int
-    spearman: float
-    spearman_interval: tuple[float, float]
-    kendall: float
-    kendall_interval: tuple[float, float]
-    ratio: Ratio | None
 
 
 @dataclass(frozen=True)
@@ -110,58 +75,6 @@ class Judgement:
         return plain
 
 
-def ratio(points: Points) -> Ratio:
-    """Quantiles of predicted / measured over points measured above `SURE` standard errors and below `SMALL_LOSS`."""
-    seen = points.where((points.measured > SURE * points.stderr) & (points.measured < SMALL_LOSS))
-    if not len(seen.measured):
-        return Ratio(0, math.nan, math.nan, math.nan)
-    q10, median, q90 = np.quantile(seen.predicted / seen.measured, (0.1, 0.5, 0.9)).tolist()
-    return Ratio(len(seen.measured), q10, median, q90)
-
-
-def agreement(points: Points, in_nats: bool, rng: np.random.Generator | None) -> Agreement:
-    """Correlations and ratio of some points; intervals over resampled points, (nan, nan) without a generator."""
-    x, y = points.predicted, points.measured
-    nothing = (math.nan, math.nan)
-    if rng is None:
-        return Agreement(len(x), spearman(x, y), nothing, kendall(x, y), nothing, ratio(points) if in_nats else None)
-    drawn, counts = Resampled(x, y), resamples(len(x), DRAWS, rng)
-    return Agreement(
-        len(x),
-        spearman(x, y),
-        interval(drawn.spearman(counts), LEVEL),
-        kendall(x, y),
-        interval(drawn.kendall(counts), LEVEL),
-        ratio(points) if in_nats else None,
-    )
-
-
-def within_regions(regions: Sequence[Points], rng: np.random.Generator) -> tuple[float, tuple[float, float]]:
-    """Mean over regions of Spearman's correlation, with its interval; regions of fewer than `FEWEST` are left out.
-
-    Every region is resampled by itself. nan without a region.
-    """
-    kept = [points for points in regions if len(points.measured) >= FEWEST]
-    if not kept:
-        return math.nan, (math.nan, math.nan)
-    draws = [
-        Resampled(p.predicted, p.measured).spearman(resamples(len(p.measured), DRAWS, rng)) for p in kept
-    ]  # a constant column orders nothing: 0
-    mean = np.mean([np.nan_to_num(d) for d in draws], axis=0)
-    value = float(np.mean([np.nan_to_num(spearman(p.predicted, p.measured)) for p in kept]))
-    return value, interval(mean, LEVEL)
-
-
-def repeatability(halves: Sequence[FloatArray]) -> float:
-    """How well a second measurement on as many other samples would order the same allocations; nan without a region.
-
-    Spearman's r between the losses on two halves of the samples, [2, n] for each region, stepped up to the whole by
-    2r / (1 + r) (Spearman and Brown, 1910), mean over regions of at least `FEWEST`.
-    """
-    found = [np.nan_to_num(spearman(*both)) for both in halves if both.shape[1] >= FEWEST]
-    return float(np.mean([2 * r / (1 + r) if r > 0 else 0.0 for r in found])) if found else math.nan
-
-
 def judge(
     regions: Mapping[str, Points],
     others: Mapping[str, Points],
@@ -177,10 +90,12 @@ def judge(
     measured losses; the mean of Spearman's correlations over regions must surely exceed `ORDERS`: the lower end of
     its bootstrap interval does. Pooled correlations do not count, since a wide range makes everything rank well. A
     predictor that fails is tried again on the allocations with a measured loss below 1, .5, .3 … nat (`LIMITS`), and
-    is trusted below the first limit where it passes: up to seven tries, with no correction for their number. Without `FEWEST` random allocations in a region nothing is told;
-    nor of a predictor that fails where the evaluation data are too few to do better: where a second measurement would
-    itself order allocations no better than `ORDERS`, and the predictor, its interval's upper end divided by the root
-    of that repeatability (the correction for attenuation, Spearman 1904), may.
+    is trusted below the first limit where it passes: up to seven tries, with no correction for their number.
+
+    Nothing is told without `FEWEST` random allocations in a region; nor of a predictor that fails where the evaluation
+    data are too few to do better: where a second measurement would itself order allocations no better than `ORDERS`,
+    and the predictor, its interval's upper end divided by the root of that repeatability (the correction for
+    attenuation, Spearman 1904), may.
 
     Size. A predictor in nats of KL also gives the size of a loss where, over random allocations measured above 2
     standard errors, and below both .3 nat and the limit, the median of predicted / measured lies within a factor of
@@ -205,7 +120,7 @@ def judge(
         size, more = _size(whole, limit)
         because = f"{because}; {more}"
     by_label = [r for p in labels if not math.isnan(r := spearman(p.predicted, p.measured))]
-    pooled = _pooled(whole)
+    together = pooled(whole)
     return Judgement(
         verdict=verdict,
         limit=limit,
@@ -214,7 +129,7 @@ def judge(
         within=value,
         within_interval=ends,
         regions={name: agreement(p, in_nats, rng) for name, p in {**regions, **others}.items() if len(p.measured)},
-        pooled=agreement(pooled, in_nats, rng) if len(pooled.measured) else None,
+        pooled=agreement(together, in_nats, rng) if len(together.measured) else None,
         singles=None if singles is None else agreement(singles, in_nats, None),
         within_label=float(np.mean(by_label)) if by_label else math.nan,
         labels=len(by_label),
@@ -246,20 +161,13 @@ def _order(
 
 
 def _size(whole: Sequence[Points], limit: float | None) -> tuple[bool, str]:
-    pooled = _pooled(whole)
-    found = ratio(pooled if limit is None else pooled.where(pooled.measured < limit))
+    together = pooled(whole)
+    found = ratio(together if limit is None else together.where(together.measured < limit))
     if found.count < FEWEST:
         return False, f"only {found.count} allocations measured well below {SMALL_LOSS} nat to compare sizes with"
     said = f"predicted / measured {found.median:.2f}, {found.q10:.2f} to {found.q90:.2f}"
     median = 1 / MEDIAN_WITHIN <= found.median <= MEDIAN_WITHIN
     return median and found.q10 >= 1 / SPREAD_WITHIN and found.q90 <= SPREAD_WITHIN, said
-
-
-def _pooled(points: Sequence[Points]) -> Points:
-    def joined(name: str) -> FloatArray:
-        return np.concatenate([np.zeros(0), *(getattr(p, name) for p in points)])
-
-    return Points(joined("predicted"), joined("measured"), joined("stderr"))
 
 
 def _plain(value: Any) -> Any:

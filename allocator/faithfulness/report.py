@@ -34,7 +34,7 @@ class Fidelity:
         judgements: by predictor's name.
         samples: rows of evaluation data used.
         repeat: how well a second measurement on as many samples would order allocations within regions
-            (`judging.repeatability`): what a predictor can at best be held to.
+            (`agreement.repeatability`): what a predictor can at best be held to.
         relative_stderr: median over whole allocations of stderr / loss.
         per: what a position is: sample, token, text.
         warnings: what to know before reading the numbers.

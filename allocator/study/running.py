@@ -88,11 +88,11 @@ def study(
 ) -> Study:
     """Approximate every layer by every format at every level, alone, and correlate errors with what is lost.
 
-    Linear and ungrouped convolution layers; linear and 1 × 1 ones by SVD alone. Errors of outputs are those of the first
-    module that uses the weight, averages over calibration data. Drops are measured on evaluation data: the rise of the
-    cross entropy and of KL(float ‖ approximated), the fall of the accuracy, all before any fine-tuning. The model is
-    left bit-identical. Method: Schuurmans, Batselier and Kooij, "How informative is the approximation error from tensor
-    decomposition for neural network compression?" (ICLR 2023).
+    Linear and ungrouped convolution layers; linear and 1 × 1 ones by SVD alone. Errors of outputs, those of the first
+    module that uses the weight, are averages over calibration data. Drops are measured on evaluation data: the rise
+    of the cross entropy and of KL(float ‖ approximated), the fall of the accuracy, all before any fine-tuning. The
+    model is left bit-identical. Method: Schuurmans, Batselier and Kooij, "How informative is the approximation error
+    from tensor decomposition for neural network compression?" (ICLR 2023).
 
     Args:
         workload: the float network with its data.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from allocator.faithfulness.judging import Points, agreement, judge, ratio, repeatability
+from allocator.faithfulness.agreement import Points, agreement, ratio, repeatability
+from allocator.faithfulness.judging import judge
 
 REGIONS = {"all": (1e-3, 1.0), "low": (0.1, 2.0), "middle": (1e-2, 0.2), "high": (1e-4, 1e-2)}
 
