@@ -32,6 +32,7 @@ _HOMES = {
     "Workload": "allocator.workload",
     "Space": "allocator.space",
     "profile": "allocator.profiling",
+    "fidelity": "allocator.faithfulness.checking",
     "apply_": "allocator.applier.apply",
     "compress": "allocator.applier.checkpoint",
     "load_compressed": "allocator.applier.checkpoint",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from allocator.conflicts import conflict
     from allocator.curve import Frontier
     from allocator.explanation import explain
+    from allocator.faithfulness.checking import fidelity
     from allocator.formats.problems import load_problem, save_problem
     from allocator.formats.solutions import load_solution
     from allocator.listing import solvers
@@ -72,6 +74,7 @@ __all__ = [
     "compress",
     "conflict",
     "explain",
+    "fidelity",
     "frontier",
     "load_compressed",
     "load_frontier",

@@ -17,10 +17,12 @@ from allocator.cli.demonstrating import demo_command
 from allocator.cli.diagnosing import doctor_command
 from allocator.cli.explaining import explain_command
 from allocator.cli.fronting import frontier_command
+from allocator.cli.judging import fidelity_command
 from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
 from allocator.cli.profiling import profile_command
 from allocator.cli.solving import solve_command
 from allocator.cli.stabilising import stability_command
+from allocator.cli.studying import study_command
 
 app = typer.Typer(
     name="allocator",
@@ -39,6 +41,8 @@ app.command("explain")(explain_command)
 app.command("stability")(stability_command)
 app.command("convert")(convert_command)
 app.command("profile")(profile_command)
+app.command("fidelity")(fidelity_command)
+app.command("study")(study_command)
 app.command("apply")(apply_command)
 app.command("evaluate")(evaluate_command)
 app.command("solvers")(solvers_command)

@@ -39,22 +39,12 @@ def profile_command(
 ) -> None:
     """Measure every choice of every layer and write the problem."""
     from allocator.budgets import apply_budgets
-    from allocator.cli.models import default_space, load_workload
-    from allocator.errors import UsageError
+    from allocator.cli.models import load_workload
     from allocator.formats.files import require_writable
     from allocator.formats.problems import save_problem
     from allocator.profiling import profile
 
-    if space is not None and (bits is not None or ranks is not None):
-        raise UsageError("--space stands beside --bits or --ranks; give one of them")
-    if space is not None:
-        choices = _read_space(space)
-    elif bits is not None or ranks is not None:
-        from allocator.space import Space
-
-        choices = Space.simple(bits=_numbers(bits or "", int, "--bits"), ranks=_numbers(ranks or "", float, "--ranks"))
-    else:
-        choices = default_space(model)
+    choices = choices_of(model, space, bits, ranks)
     statistics = profilers(profiler)
     if latency is not None:
         from allocator import registry
@@ -108,6 +98,21 @@ def profilers(text: str) -> list[object]:
     return found
 
 
+def choices_of(model: str, space: str | None, bits: str | None, ranks: str | None) -> Space:
+    """The space that the options name: a file, widths and ranks, or what suits the model."""
+    from allocator.cli.models import default_space
+    from allocator.errors import UsageError
+    from allocator.space import Space
+
+    if space is not None and (bits is not None or ranks is not None):
+        raise UsageError("--space stands beside --bits or --ranks; give one of them")
+    if space is not None:
+        return _read_space(space)
+    if bits is not None or ranks is not None:
+        return Space.simple(bits=numbers(bits or "", int, "--bits"), ranks=numbers(ranks or "", float, "--ranks"))
+    return default_space(model)
+
+
 def _read_space(path: str) -> Space:
     import msgspec
 
@@ -121,7 +126,8 @@ def _read_space(path: str) -> Space:
         raise UsageError(f"--space {path}: is not a JSON object: {error}") from None
 
 
-def _numbers(text: str, kind: type, option: str) -> list:  # type: ignore[type-arg]  # int or float, as asked
+def numbers(text: str, kind: type, option: str) -> list:  # type: ignore[type-arg]  # int or float, as asked
+    """The numbers of "1,2,3"; UsageError names the option."""
     from allocator.errors import UsageError
 
     try:

@@ -1,0 +1,114 @@
+"""KL(float ‖ compressed) on the evaluation data, of many allocations, each kept once it is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allocator.errors import AllocatorError, UsageError
+from allocator.faithfulness.held_out import HeldOut
+from allocator.faithfulness.weights import Weights
+from allocator.statement import FloatArray, IntArray
+from allocator.tasks.measurement import Measured, ratio
+from allocator.tasks.positions import divergence, per_sample
+from allocator.workload import Workload
+from profilers._groups import model_sha256, versions
+from profilers._parts import Parts
+from profilers._replay import Recording
+
+Progress = Callable[[str, int, int], None]
+NOISY = 0.1
+"""Share of the measured loss beyond which its standard error says that there are too few samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Measured losses of allocations, in nats per position, with standard errors over samples.
+
+    Attributes:
+        found: one for each allocation, in order.
+        halves: the losses on the first, third, … and on the other samples [2, allocations].
+        samples: rows of evaluation data that were used.
+    """
+
+    found: tuple[Measured, ...]
+    halves: FloatArray
+    samples: int
+
+
+def kept_parts(workload: Workload, folder: Path | None) -> Parts:
+    """Where finished measurements of this network on its evaluation data are kept; nowhere for None."""
+    task = workload.task
+    what = (model_sha256(workload.model), workload.digests("evaluation"), repr(task), versions())
+    return Parts(folder, hashlib.sha256(repr(what).encode()).hexdigest())
+
+
+def measured(
+    held_out: HeldOut, weights: Weights, allocations: Sequence[IntArray], parts: Parts, progress: Progress
+) -> Losses:
+    """Mean KL(float ‖ changed) of every allocation: the rows that are taken, other weights as they are.
+
+    The divergence Σ_c p_c log(p_c/q_c) is in float64; positions add up per sample, and the value is
+    Σ divergence / Σ positions. Equal allocations are measured once. To be called inside `untouched`.
+
+    Raises:
+        UsageError: fewer than 2 evaluation samples.
+        AllocatorError: a loss that is not a number: the changed network overflows.
+    """
+    keys = [weights.key(rows) for rows in allocations]
+    wanted = dict(zip(keys, allocations, strict=True))
+    cells: dict[tuple[object, ...], list[dict[str, Tensor]]] = {key: [] for key in wanted}
+    samples = 0
+    with torch.no_grad():
+        for done, recordings in held_out.chunks(weights.modules):
+            samples += sum(len(recording.logits) for recording in recordings)
+            for place, (key, rows) in enumerate(wanted.items()):
+                name = ("divergence", key, done, len(recordings), held_out.samples)
+                piece = parts.take(*name)
+                if piece is None:
+                    piece = _divergences(held_out, weights, rows, recordings)
+                    parts.keep(piece, *name)
+                cells[key].append(piece)
+                progress("measured", place + 1, len(wanted))
+    if samples < 2:
+        raise UsageError(
+            f"a standard error needs at least 2 evaluation samples, and {held_out.workload.name} has {samples}: give "
+            "more, or several batches where a whole batch is one sample"
+        )
+    joined = {key: _joined(pieces) for key, pieces in cells.items()}
+    found = {key: ratio(*columns) for key, columns in joined.items()}
+    halves = [[_mean(*(column[start::2] for column in joined[key])) for key in keys] for start in (0, 1)]
+    if any(math.isnan(loss.value) for loss in found.values()):
+        raise AllocatorError(
+            "a compressed network gives logits that are not numbers, so there is no divergence to compare with: leave "
+            "out the choices that make it overflow"
+        )
+    return Losses(tuple(found[key] for key in keys), np.array(halves, np.float64), samples)
+
+
+def _divergences(held_out: HeldOut, weights: Weights, rows: IntArray, recordings: list[Recording]) -> dict[str, Tensor]:
+    """``sum`` and ``count`` of every sample [n]."""
+    task = held_out.workload.task
+    logits = held_out.logits(recordings, weights.changes(rows))
+    cells = [
+        per_sample(divergence(r.logits, changed), task.mask(r.batch))
+        for r, changed in zip(recordings, logits, strict=True)
+    ]
+    return {"sum": torch.cat([s for s, _ in cells]), "count": torch.cat([c for _, c in cells])}
+
+
+def _joined(pieces: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """``sum`` and ``count`` of all samples."""
+    return torch.cat([piece["sum"] for piece in pieces]), torch.cat([piece["count"] for piece in pieces])
+
+
+def _mean(sums: Tensor, counts: Tensor) -> float:
+    mass = float(counts.sum())
+    return float(sums.sum()) / mass if mass else math.nan

@@ -1,0 +1,103 @@
+"""A problem's choices as changes of a network's weights."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from allocator.actions import LowRank
+from allocator.applier.approximate import Approximator
+from allocator.applier.plan import Step, plan
+from allocator.errors import UsageError
+from allocator.faithfulness.held_out import Change
+from allocator.problem import Problem
+from allocator.statement import IntArray
+
+
+class Weights:
+    """What the rows of a problem do to a model, resolved for all of them before anything is measured.
+
+    Approximations are kept while they fit ``cache_bytes``, the latest used ones, since random allocations take the
+    same few choices again and again.
+
+    Args:
+        model: the float network.
+        problem: its groups name modules of the model; every choice that may be taken has an action.
+        cache_bytes: memory for approximations.
+
+    Raises:
+        UsageError: a choice without an action.
+        ActionError: a module that the model lacks, a weight that two groups name, an action that cannot be done to it.
+    """
+
+    def __init__(self, model: Module, problem: Problem, cache_bytes: int = 1 << 30) -> None:
+        self._model, self._cache_bytes = model, cache_bytes
+        self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._held = 0
+        self._approximators: dict[int, Approximator] = {}
+        self._steps: dict[int, tuple[Step, ...]] = {}
+        self._resolve(problem)
+
+    @property
+    def modules(self) -> list[Module]:
+        """Every module whose weight some row changes."""
+        steps = [step for steps in self._steps.values() for step in steps]
+        names = dict.fromkeys(name for step in steps for name in step.unit.modules)
+        return [self._model.get_submodule(name) for name in names]
+
+    def key(self, rows: IntArray) -> tuple[Any, ...]:
+        """What a measurement of these rows depends on, beside the network and the data: weights and their actions."""
+        steps = [step for row in rows.tolist() for step in self._steps[row]]
+        return tuple(sorted((step.unit.name, repr(step.action)) for step in steps))
+
+    def changes(self, rows: IntArray) -> list[Change]:
+        """What stands in for the weights when these rows are taken, at most one of each group."""
+        return [
+            Change(step.unit.weight, self._modules_of(step), self._approximation(row, place, step))
+            for row in rows.tolist()
+            for place, step in enumerate(self._steps[row])
+        ]
+
+    def _resolve(self, problem: Problem) -> None:
+        """All groups' first free choices at once, then their second ones: one survey of the model for each."""
+        free = [[choice for choice in group.choices if problem.free[choice.row]] for group in problem.groups]
+        for place in range(max(map(len, free), default=0)):
+            taken = {g.name: (g, own[place]) for g, own in zip(problem.groups, free, strict=True) if place < len(own)}
+            entries: dict[str, dict[str, Any]] = {}
+            for name, (group, choice) in taken.items():
+                if choice.action is None:
+                    raise UsageError(
+                        f"choice {choice.name!r} of group {name!r} has no action, so what it does to the network is "
+                        "not known and cannot be measured: give every choice one, or forbid it"
+                    )
+                entries[name] = {"action": choice.action, "modules": list(group.modules)}
+            for _, choice in taken.values():
+                self._steps[choice.row] = ()
+            for step in plan(self._model, entries):
+                self._steps[taken[step.group][1].row] += (step,)
+
+    def _modules_of(self, step: Step) -> tuple[Module, ...]:
+        return tuple(self._model.get_submodule(name) for name in step.unit.modules)
+
+    def _approximation(self, row: int, place: int, step: Step) -> Tensor:
+        kept = self._kept.get((row, place))
+        if kept is not None:
+            self._kept.move_to_end((row, place))
+            return kept
+        made = self._approximator(step).approximate(step.action)
+        self._kept[row, place] = made
+        self._held += made.nbytes
+        while self._held > self._cache_bytes and len(self._kept) > 1:
+            self._held -= self._kept.popitem(last=False)[1].nbytes
+        return made
+
+    def _approximator(self, step: Step) -> Approximator:
+        """A weight's own, kept for the sake of its SVD only."""
+        weight = step.unit.weight
+        found = self._approximators.get(id(weight)) or Approximator(weight, step.unit.layer)
+        if isinstance(step.action, LowRank):
+            self._approximators[id(weight)] = found
+        return found
