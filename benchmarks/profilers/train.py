@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images, classes = fashion_mnist.training()
         for name in names:
             started = time.process_time()
-            net = train(RECIPES[name], images, classes, lambda text, name=name: print(f"{name}: {text}", flush=True))
+            net = train(RECIPES[name], images, classes, partial(print, f"{name}:", flush=True))
             path = checkpoints.save(net, name)
             found = measure(DEMOS[name].workload())
             print(
