@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,13 +17,15 @@ FOLDER = Path(__file__).parent
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
-def load(network: _Network, name: str) -> _Network:
-    """Fill a network with the weights stored under a name and put it in evaluation mode.
+def load(make: Callable[[], _Network], name: str) -> _Network:
+    """A network with the weights stored under a name, in evaluation mode; the global random state is left alone.
 
     Raises:
         AllocatorError: there is no such file, or its tensors are not those of the network.
     """
     path = _path(name)
+    with torch.random.fork_rng(devices=[]):
+        network = make()
     try:
         network.load_state_dict({key: _in_memory(tensor) for key, tensor in load_file(path).items()})
     except OSError as error:

@@ -79,4 +79,4 @@ class Vit(nn.Module):
 def workload() -> Workload:
     """The trained network; 256 of its training pictures to profile it, the 10,000 of the test split to judge it."""
     calibration, evaluation = fashion_mnist.parts()
-    return Workload(load(Vit(), NAME), calibration, evaluation, task="classification", name=NAME)
+    return Workload(load(Vit, NAME), calibration, evaluation, task="classification", name=NAME)

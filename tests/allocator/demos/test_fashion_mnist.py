@@ -104,8 +104,9 @@ def test_calibration_pictures_are_training_pictures_in_a_fixed_shuffle(stand_in)
 def test_networks_have_the_stated_sizes(stand_in, name, layers, choices, parameters):
     from profilers._plan import plan
 
-    demo = demo_named(name)
+    demo, state = demo_named(name), torch.get_rng_state()
     workload = demo.workload()
+    assert torch.equal(torch.get_rng_state(), state)
     workload.check()
     assert not workload.model.training
     assert sum(p.numel() for p in workload.model.parameters()) == parameters
@@ -118,21 +119,21 @@ def test_networks_have_the_stated_sizes(stand_in, name, layers, choices, paramet
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_checkpoints_come_back_as_they_were_stored(tmp_path, monkeypatch, name):
-    stored = checkpoints.load(NETWORKS[name](), name)
+    stored = checkpoints.load(NETWORKS[name], name)
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in stored.parameters())
     monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
     checkpoints.save(stored, name)
-    again = checkpoints.load(NETWORKS[name](), name)
+    again = checkpoints.load(NETWORKS[name], name)
     for key, tensor in stored.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[key])
 
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     with pytest.raises(AllocatorError, match="is of another network"):
-        checkpoints.load(fashion_vit.Vit(), "fashion-resnet20")
+        checkpoints.load(fashion_vit.Vit, "fashion-resnet20")
     monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
     with pytest.raises(AllocatorError, match="train` makes it"):
-        checkpoints.load(fashion_vit.Vit(), "fashion-vit")
+        checkpoints.load(fashion_vit.Vit, "fashion-vit")
     net = fashion_vit.Vit()
     torch.nn.init.constant_(net.classes.bias, 1e6)
     with pytest.raises(AllocatorError, match=r"classes\.bias of fashion-vit is not finite in float16"):
