@@ -9,6 +9,16 @@ from statistics import median
 from benchmarks.profilers.bench import Line, Store
 from benchmarks.profilers.goals import GOALS, Goal
 
+INTRODUCTION = """# The profilers against their goals
+
+Printed by `make bench-profilers` (`make fashion-mnist-data` fetches the pictures; `make demo-smollm2` once, where the
+language model's rows are wanted). `benchmarks/profilers/goals.py` holds the goals, `benchmarks/profilers/rows.py` what
+is measured. Two networks are trained by `python -m benchmarks.profilers.train` and stored with the package:
+`fashion-resnet20` (22 layers, 154 choices) and `fashion-vit` (18 layers, 126 choices); a choice is rounding to nearest
+at 2 to 8 bits, symmetric, per output channel.
+
+"""
+
 HEAD = ("goal", "network", "asked", "measured", "met, or the distance")
 
 

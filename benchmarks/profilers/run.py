@@ -75,7 +75,7 @@ def write(store: Store, out: Path, copy: Path | None = None) -> None:
     """The table on stdout, and as goals.md beside the results (and where `--write` says)."""
     rows = [verdict.cells() for verdict in report.judge(store, version())]
     notes = report.remarks(store, version())
-    text = markdown(report.HEAD, rows) + "\n" + "\n\n".join(notes.splitlines()) + "\n"
+    text = report.INTRODUCTION + markdown(report.HEAD, rows) + "\n" + "\n\n".join(notes.splitlines()) + "\n"
     for path in filter(None, (out / "goals.md", copy)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
