@@ -128,7 +128,7 @@ def maker(name: str) -> Callable[[Subject], Predictor]:
         UsageError: there is none of that name.
     """
     if name not in MAKERS:
-        raise UsageError(f"no predictor is called {name!r}; benchmarks/profilers/predictors.py has {', '.join(MAKERS)}")
+        raise UsageError(f"no predictor is called {name!r}, only {', '.join(MAKERS)}")
     return MAKERS[name]
 
 

@@ -24,12 +24,13 @@ class Predictor:
     """Predictions of KL in nats, and the allocation that they lead to.
 
     unary: of every single choice, in the order of the problem's rows. predict: of allocations [n, G], to [n].
-    allocate: from the most weight_bytes to an allocation [G].
+    allocate: from the most weight_bytes to an allocation [G]. interactions: parts between groups in it; 0 is additive.
     """
 
     unary: FloatArray
     predict: Callable[[IntArray], FloatArray]
     allocate: Callable[[int], IntArray]
+    interactions: int = 0
 
 
 def ggn(subject: Subject) -> Predictor:
@@ -44,6 +45,7 @@ def of_problem(problem: Problem) -> Predictor:
         unary=problem.unary,
         predict=lambda choices: np.array([problem.evaluate(choice).loss for choice in choices]),
         allocate=lambda budget: solved(problem.with_budget("weight_bytes", max=budget)),
+        interactions=len(problem.active_interactions),
     )
 
 

@@ -77,7 +77,7 @@ def remarks(store: Store, version: str) -> str:
 
 
 def _told(line: Line) -> str:
-    return f"{line.network}, {line.name}: " + ", ".join(f"{key} {value:.4g}" for key, value in line.values.items())
+    return f"{line.network}, {line.name}: " + ", ".join(f"{key} {value:.6g}" for key, value in line.values.items())
 
 
 def _asked(goal: Goal) -> str:

@@ -141,6 +141,7 @@ def test_interactions_are_part_of_prediction_and_allocation():
     }
     predictor = predictors.of_problem(Problem.from_rows(rows))
     np.testing.assert_allclose(predictor.predict(np.array([[0, 0], [0, 1], [1, 0], [1, 1]])), [4, 8, 3, 2])
+    assert predictor.interactions == 1
     assert predictor.allocate(4).tolist() == [1, 0]  # without the pair, [0, 1] is as good
 
 
