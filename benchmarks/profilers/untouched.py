@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
+import sys
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -21,7 +22,9 @@ SAMPLES = 8
 
 
 def untouched(bench: Bench) -> Mapping[str, float]:
-    """``share`` of the installed profilers after which nothing differs; ``refused``: those that do not take it.
+    """``share`` of the installed profilers after which nothing differs, whether or not they came to an end.
+
+    ``refused``: those that do not take the network. ``crashed``: those that ended in an error of another kind.
 
     Looked at: every bit of parameters, buffers and gradients, their identity, modes, requires_grad, hooks, and the
     random states of Python, numpy and torch. Each runs on eight samples, on a copy that is partly in training mode,
@@ -30,7 +33,7 @@ def untouched(bench: Bench) -> Mapping[str, float]:
     workload = bench.subject.workload
     first = take(next(iter(workload.calibration)), 0, SAMPLES)
     names = sorted(registry.entries("profilers"))
-    same = refused = 0
+    same = refused = crashed = 0
     for name in names:
         model = awkward(workload.model)
         before = list(state(model))
@@ -38,8 +41,11 @@ def untouched(bench: Bench) -> Mapping[str, float]:
             profile(Workload(model, [first], workload.evaluation, workload.task), bench.subject.space, name)
         except AllocatorError:
             refused += 1
+        except Exception as error:  # whatever a plug-in does, the network must come back and the others be looked at
+            crashed += 1
+            print(f"{name} crashed on {bench.network}: {error!r}", file=sys.stderr)
         same += list(state(model)) == before
-    return {"share": same / len(names), "profilers": len(names), "refused": refused}
+    return {"share": same / len(names), "profilers": len(names), "refused": refused, "crashed": crashed}
 
 
 def awkward(model: Module) -> Module:

@@ -184,6 +184,20 @@ def test_profilers_leave_the_network_alone(bench):
     found = untouched.untouched(bench)
     assert found["share"] == 1
     assert found["profilers"] >= 4
+    assert found["crashed"] == 0
+
+
+def test_a_profiler_that_spoils_the_network_or_crashes_is_counted(bench, monkeypatch):
+    def spoiling(workload, space, name):
+        if name == "ggn":
+            workload.model[0].bias.data.add_(1)
+        if name == "kl":
+            raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(untouched, "profile", spoiling)
+    found = untouched.untouched(bench)
+    assert found["share"] == pytest.approx(1 - 1 / found["profilers"])
+    assert (found["crashed"], found["refused"]) == (1, 0)
 
 
 @pytest.mark.parametrize("spoil", ["weight", "mode", "hook", "gradient", "frozen", "torch", "numpy", "attribute"])
