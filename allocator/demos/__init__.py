@@ -16,6 +16,8 @@ DEMOS = {
     "minilm": "all-MiniLM-L6-v2 on SimLex-999",
     "efficientnet-lite0": "EfficientNet-Lite0 on the labelled photos of foolbox",
     "smollm2": "SmolLM2-135M on Wikipedia text",
+    "fashion-resnet20": "a ResNet-20 on Fashion-MNIST",
+    "fashion-vit": "a small vision transformer on Fashion-MNIST",
 }
 
 
