@@ -33,6 +33,7 @@ _HOMES = {
     "Space": "allocator.space",
     "profile": "allocator.profiling",
     "fidelity": "allocator.faithfulness.checking",
+    "refine": "allocator.refining.refinement",
     "apply_": "allocator.applier.apply",
     "compress": "allocator.applier.checkpoint",
     "load_compressed": "allocator.applier.checkpoint",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from allocator.problem import Problem
     from allocator.profiling import profile
     from allocator.protocols import Exactness, Limits
+    from allocator.refining.refinement import refine
     from allocator.resampling import stability
     from allocator.solution import Allocation, Answer, Solution
     from allocator.space import Space
@@ -81,6 +83,7 @@ __all__ = [
     "load_problem",
     "load_solution",
     "profile",
+    "refine",
     "save_problem",
     "solve",
     "solvers",

@@ -6,6 +6,7 @@ import math
 
 from allocator.features import LINEAR
 from allocator.problem import Problem
+from allocator.quadratic import DENSE
 
 FEW = 20_000
 FEW_ROWS = 4
@@ -23,6 +24,8 @@ def choose_solver(problem: Problem | None) -> tuple[str, str]:
     if count <= FEW:
         return "brute_force", f"only {count} allocations: all of them can be looked at"
     groups, parts = problem.group_count, problem.features
+    if parts & {"pairs", "basis"} and parts <= LINEAR | {"pairs", "basis"} and problem.choice_count <= DENSE:
+        return "cvxpy_qp", "interactions: a search with pairs of moves, beside a bound from a relaxation"
     if parts & {"pairs", "basis"}:
         return "ortools_cpsat", f"it takes {', '.join(sorted(parts))}"
     if parts <= ENGINE and "several_budgets" not in parts:

@@ -14,6 +14,9 @@ from profilers._shrink import shrunk
 from profilers._sketch import Sketch
 from profilers._trust import trust
 
+LEAST = 0.1
+"""Reliability of the interactions up to which they are left out: scaled by so little they change nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ggn(Profiler):
@@ -26,7 +29,7 @@ class Ggn(Profiler):
     (`profilers._shrink`).
 
     The same projections give the interactions between layers, ½ Δ_aᵀGΔ_b, as a basis of the problem, scaled by how
-    far the two halves of the data agree on them (`profilers._basis`).
+    far the two halves of the data agree on them (`profilers._basis`), and left out where they hardly do.
 
     Costs S backward passes over the calibration data and, per layer, one inner product per sample and choice, instead
     of one forward pass per layer and choice. It under-predicts where the change is too large for a quadratic (2 and 3
@@ -75,5 +78,5 @@ class Ggn(Profiler):
         bases = []
         if self.interactions and len(plan.targets) > 1:
             found_basis, notes["interaction_reliability"] = basis(found, "ggn")
-            bases = [found_basis] if notes["interaction_reliability"] > 0 else []
+            bases = [found_basis] if notes["interaction_reliability"] > LEAST else []
         return Findings(scores=scores, bases=bases, notes=notes)

@@ -20,6 +20,7 @@ from allocator.cli.fronting import frontier_command
 from allocator.cli.judging import fidelity_command
 from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
 from allocator.cli.profiling import profile_command
+from allocator.cli.refining import refine_command
 from allocator.cli.solving import solve_command
 from allocator.cli.stabilising import stability_command
 from allocator.cli.studying import study_command
@@ -43,6 +44,7 @@ app.command("convert")(convert_command)
 app.command("profile")(profile_command)
 app.command("fidelity")(fidelity_command)
 app.command("study")(study_command)
+app.command("refine")(refine_command)
 app.command("apply")(apply_command)
 app.command("evaluate")(evaluate_command)
 app.command("solvers")(solvers_command)

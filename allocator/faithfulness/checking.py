@@ -32,6 +32,7 @@ from allocator.statement import FloatArray, IntArray
 from allocator.tasks.guard import untouched
 from allocator.tasks.measurement import Measured
 from allocator.workload import Workload
+from profilers._fast_path import opened
 from profilers._groups import model_sha256, versions
 
 Progress = Callable[[str, int, int], None]
@@ -86,7 +87,7 @@ def fidelity(
     named, areas = predictors(stated), regions(stated, resource)
     alone = single_rows(stated, singles, rng)
     wholes = [*random_wholes(stated, areas, allocations, rng), *uniform_wholes(stated)]
-    with untouched(workload.model):
+    with untouched(workload.model), opened(workload):
         weights = Weights(workload.model, stated)
         wholes += optimal_wholes(stated, named, resource, parts, tick, seed)
         asked = [alone[i : i + 1] for i in range(len(alone))] + [whole.rows for whole in wholes]

@@ -34,13 +34,25 @@ class Losses:
 
     Attributes:
         found: one for each allocation, in order.
-        halves: the losses on the first, third, … and on the other samples [2, allocations].
+        sums: divergence of each sample, its positions added up [allocations, S].
+        counts: positions of each sample [S].
         samples: rows of evaluation data that were used.
     """
 
     found: tuple[Measured, ...]
-    halves: FloatArray
+    sums: FloatArray
+    counts: FloatArray
     samples: int
+
+    @property
+    def halves(self) -> FloatArray:
+        """The losses on the first, third, … and on the other samples [2, allocations]."""
+        parts = [self.sums[:, start::2].sum(1) / max(self.counts[start::2].sum(), 1e-300) for start in (0, 1)]
+        return np.array(parts, np.float64)
+
+    def difference(self, one: int, other: int) -> Measured:
+        """Loss of one allocation less that of another, with the standard error of the paired difference."""
+        return ratio(torch.from_numpy(self.sums[one] - self.sums[other]), torch.from_numpy(self.counts))
 
 
 def kept_parts(workload: Workload, folder: Path | None) -> Parts:
@@ -84,13 +96,14 @@ def measured(
         )
     joined = {key: _joined(pieces) for key, pieces in cells.items()}
     found = {key: ratio(*columns) for key, columns in joined.items()}
-    halves = [[_mean(*(column[start::2] for column in joined[key])) for key in keys] for start in (0, 1)]
+    sums = torch.stack([joined[key][0] for key in keys]) if keys else torch.zeros(0, samples)
     if any(math.isnan(loss.value) for loss in found.values()):
         raise AllocatorError(
             "a compressed network gives logits that are not numbers, so there is no divergence to compare with: leave "
             "out the choices that make it overflow"
         )
-    return Losses(tuple(found[key] for key in keys), np.array(halves, np.float64), samples)
+    counts = next(iter(joined.values()))[1] if joined else torch.zeros(samples)
+    return Losses(tuple(found[key] for key in keys), sums.double().numpy(), counts.double().numpy(), samples)
 
 
 def _divergences(held_out: HeldOut, weights: Weights, rows: IntArray, recordings: list[Recording]) -> dict[str, Tensor]:
@@ -107,8 +120,3 @@ def _divergences(held_out: HeldOut, weights: Weights, rows: IntArray, recordings
 def _joined(pieces: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
     """``sum`` and ``count`` of all samples."""
     return torch.cat([piece["sum"] for piece in pieces]), torch.cat([piece["count"] for piece in pieces])
-
-
-def _mean(sums: Tensor, counts: Tensor) -> float:
-    mass = float(counts.sum())
-    return float(sums.sum()) / mass if mass else math.nan

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from allocator.evaluation import resource_use
 from benchmarks.profilers.bench import Bench
+from benchmarks.profilers.predictors import LABEL
 from benchmarks.profilers.truth import losses, wholes
-
-LABEL = "int3"
 
 
 def allocated(name: str, bench: Bench) -> Mapping[str, float]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from allocator import Problem, profile, solve
+from allocator import Problem, profile, refine, solve
 from allocator.errors import SolverError
 from allocator.statement import FloatArray, IntArray
 from benchmarks.profilers.subject import Subject
 
+LABEL = "int3"
+"""Its uniform allocation sets the budget at which allocations are compared."""
 WITH_INTERACTIONS = ("annealing", "cvxpy_qp")
 """Neither is exact on interactions; the better answer counts."""
 
@@ -64,4 +66,29 @@ def solved(problem: Problem) -> IntArray:
     return best.allocation.choice.astype(np.int64)
 
 
-MAKERS: Mapping[str, Callable[[Subject], Predictor]] = {"ggn": ggn}
+def refined(subject: Subject) -> Predictor:
+    """The default statistic, refined at the budget of three bits; its logit sum predicts whole networks."""
+    found = refine(
+        subject.workload,
+        profile(subject.workload, subject.space, "ggn"),
+        budgets={"weight_bytes": subject.budget(LABEL)},
+    )
+    allocation = found.solution.allocation
+    assert allocation is not None
+
+    def allocate(budget: int) -> IntArray:
+        if budget == subject.budget(LABEL):
+            return allocation.choice.astype(np.int64)
+        other = refine(subject.workload, found.problem, budgets={"weight_bytes": budget}).solution.allocation
+        assert other is not None
+        return other.choice.astype(np.int64)
+
+    return Predictor(
+        unary=found.problem.scores["kl"],
+        predict=found.predictor.predict_many,
+        allocate=allocate,
+        interactions=len(found.problem.active_interactions),
+    )
+
+
+MAKERS: Mapping[str, Callable[[Subject], Predictor]] = {"ggn": ggn, "refined": refined}

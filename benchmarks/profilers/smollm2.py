@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.profilers.bench import Bench
 
 CALIBRATION, EVALUATION = slice(0, 12), slice(20, 24)
-GROUP, SKETCHES = 128, 2
+GROUP = 128
 UNIFORM = {"4": "int4", "5": "int5"}
 
 
@@ -53,7 +53,7 @@ def measured() -> dict[str, float]:
     from allocator.space import Rule, Space
     from benchmarks.profilers.predictors import solved
     from benchmarks.profilers.truth import losses, wholes
-    from profilers.ggn_diag import GgnDiag
+    from profilers.ggn import Ggn
 
     made = demo.workload()
     ids = demo.sequences()
@@ -64,7 +64,7 @@ def measured() -> dict[str, float]:
     menu = Space.simple(bits=tuple(range(2, 9)), ranks=(), granularity="group", group_size=GROUP, keep=False)
     values = {"float_ppl": losses(workload, None)["perplexity"]}
     started = time.process_time()
-    problem = profile(workload, Space((outside, *menu.rules)), GgnDiag(sketches=SKETCHES))
+    problem = profile(workload, Space((outside, *menu.rules)), Ggn())
     values["profile_cpu_minutes"] = (time.process_time() - started) / 60
     for name, bits in UNIFORM.items():
         budget = budget_of(problem, f"{bits}_g{GROUP}")

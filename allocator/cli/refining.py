@@ -1,0 +1,78 @@
+"""`allocator refine MODEL`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from allocator.cli.console import number, print_json, progress, say, table
+
+if TYPE_CHECKING:
+    from allocator.refining.refinement import Refined
+
+
+def refine_command(
+    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    out: Annotated[str, typer.Option(help="Where to write solution.json.")],
+    problem: Annotated[str | None, typer.Option(help="problem.json to begin from; default: profile now.")] = None,
+    profiler: Annotated[str, typer.Option(help="a,b[k=v] to profile with.")] = "ggn",
+    space: Annotated[str | None, typer.Option(help="JSON file of rules, to profile with.")] = None,
+    bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to profile instead of a space.")] = None,
+    ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to profile.")] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="r=V; replaces that of the problem.")] = None,
+    passes: Annotated[float, typer.Option(help="Forward and backward passes that measuring may take, about.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Of solvers and search.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="Processes that share the measurements; -1: one per core.")] = None,
+    problem_out: Annotated[str | None, typer.Option(help="Where to write the problem with measured losses.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from what a killed run left beside --out.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Solve, measure what the solution rests on, solve again; never worse than uniform on validation data."""
+    from allocator.cli.models import load_workload
+    from allocator.cli.profiling import choices_of, profilers
+    from allocator.errors import UsageError
+    from allocator.formats.files import require_writable
+    from allocator.formats.problems import load_problem, save_problem
+    from allocator.profiling import profile
+    from allocator.refining.refinement import refine
+
+    if out == "-":
+        raise UsageError("--out -: give a file; what is finished is kept beside it")
+    if problem is not None and any(option is not None for option in (space, bits, ranks)):
+        raise UsageError("--problem stands beside --space, --bits or --ranks: it brings its own choices")
+    for path in (out, problem_out):
+        if path is not None:
+            require_writable(path)
+    parts = Path(f"{out}.parts")
+    if parts.exists() and not resume:
+        shutil.rmtree(parts)
+    given = None if problem is None else load_problem(problem)
+    workload = load_workload(model)
+    with progress(not json) as tick:
+        if given is None:
+            choices = choices_of(model, space, bits, ranks)
+            given = profile(workload, choices, profilers(profiler), progress=tick, resume=parts / "profile", jobs=jobs)
+        found = refine(
+            workload, given, budgets=budget, passes=passes, seed=seed, jobs=jobs, resume=parts, progress=tick
+        )
+    found.solution.save(out)
+    if problem_out is not None:
+        save_problem(found.problem, problem_out)
+    shutil.rmtree(parts, ignore_errors=True)
+    if json:
+        print_json(found.to_json())
+    else:
+        _describe(found, out)
+
+
+def _describe(found: Refined, out: str) -> None:
+    rows = [
+        [one.name, number(float(f"{loss.value:.4g}")), f"± {loss.stderr:.2g}", number(float(f"{predicted:.4g}"))]
+        for one, loss, predicted in zip(found.candidates, found.losses, found.predicted, strict=True)
+    ]
+    table(["allocation", "validation KL", "stderr", "predicted"], rows)
+    print(found.reason)
+    say(f"{out}: measured with about {found.passes:.0f} passes")

@@ -1,0 +1,66 @@
+"""Calibration data cut in two: what is searched on, and what chooses between the candidates of the search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from allocator.errors import UsageError
+from allocator.tasks.batches import count, take
+from allocator.tasks.protocol import Batch
+from allocator.workload import Workload
+
+SHARE = 4
+"""One row of calibration data in so many validates."""
+FEWEST = 2
+"""Samples that either part needs for a standard error."""
+
+
+def split(workload: Workload) -> Workload:
+    """A workload whose calibration data are the first three quarters, and whose evaluation data are the last quarter.
+
+    Where the rows of a batch hang together (texts that are compared with each other), batches are not cut. The
+    evaluation data of the given workload are not touched: they go on judging whatever comes out.
+
+    Raises:
+        UsageError: too few samples for both parts.
+    """
+    batches = list(workload.calibration)
+    if _whole(workload, batches):
+        cut = len(batches) - max(FEWEST, len(batches) // SHARE)
+        first, last = batches[: max(cut, 0)], batches[max(cut, 0) :]
+        few = min(len(first), len(last))
+    else:
+        rows = sum(map(count, batches))
+        cut = rows - max(FEWEST, rows // SHARE)
+        first, last = list(_between(batches, 0, cut)), list(_between(batches, cut, rows))
+        few = min(sum(map(count, first)), sum(map(count, last)))
+    if few < FEWEST:
+        raise UsageError(
+            f"the calibration data of {workload.name} have too few samples to search on some and to choose between the "
+            f"results on others: {FEWEST} each are the least, and some dozens are better"
+        )
+    return Workload(workload.model, first, last, workload.task, workload.name)
+
+
+def _whole(workload: Workload, batches: list[Batch]) -> bool:
+    """Whether a batch is one sample: a task that makes one row of logits of several rows of data."""
+    import torch
+
+    from allocator.tasks.guard import untouched
+
+    several = next((batch for batch in batches if count(batch) > 1), None)
+    if several is None:
+        return False
+    with untouched(workload.model), torch.no_grad():
+        return len(workload.task.logits(workload.model, take(several, 0, 2))) != 2
+
+
+def _between(batches: Iterable[Batch], start: int, stop: int) -> Iterable[Batch]:
+    """Rows start to stop, in the batches in which they come."""
+    at = 0
+    for batch in batches:
+        size = count(batch)
+        low, high = max(start - at, 0), min(stop - at, size)
+        if low < high:
+            yield batch if high - low == size else take(batch, low, high)
+        at += size
