@@ -91,4 +91,4 @@ def refined(subject: Subject) -> Predictor:
     )
 
 
-MAKERS: Mapping[str, Callable[[Subject], Predictor]] = {"ggn": ggn, "refined": refined}
+MAKERS: dict[str, Callable[[Subject], Predictor]] = {"ggn": ggn, "refined": refined}
