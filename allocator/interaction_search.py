@@ -13,11 +13,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from allocator.evaluation import Outcome
-from allocator.linear import Linear
 from allocator.local_search import repaired
 from allocator.protocols import Limits
 from allocator.quadratic import DENSE, Quadratic
-from allocator.statement import BoolArray, FloatArray, IntArray
+from allocator.row_use import RowUse
+from allocator.statement import FloatArray, IntArray
 
 TINY = 1e-13  # of the size of the problem: a smaller gain is rounding
 PASSES = 100
@@ -34,7 +34,7 @@ class InteractionSearch:
         self.model = model
         self.limits = limits
         self.best: Outcome | None = None
-        self._rows = _Rows(model.linear)
+        self._rows = RowUse(model.linear)
         self._least = TINY * model.size
         free = np.flatnonzero(model.linear.free)
         self._open = np.flatnonzero(np.bincount(model.problem.group_of[free], minlength=model.problem.group_count) > 1)
@@ -148,28 +148,3 @@ class InteractionSearch:
         allowed = self.model.linear.free & (group != group[mine[0]])
         kept = self._rows.keeps(use[:, None, None] + change[:, mine][:, :, None] + change[:, None, :])
         return np.where(allowed[None, :] & kept, added, np.inf)
-
-
-class _Rows:
-    """The rows as one matrix [R, N], limits as numbers; whoever takes an allocation checks it on the problem."""
-
-    def __init__(self, linear: Linear) -> None:
-        count = linear.problem.choice_count
-        self.group = linear.problem.group_of
-        self.columns = np.array([r.column for r in linear.rows], np.float64).reshape(len(linear.rows), count)
-        self.lo = np.array([-np.inf if r.lo is None else float(r.lo) for r in linear.rows])
-        self.hi = np.array([np.inf if r.hi is None else float(r.hi) for r in linear.rows])
-
-    def use(self, taken: IntArray) -> FloatArray:
-        """Left side of each row [R]."""
-        return np.asarray(self.columns[:, taken].sum(axis=1))
-
-    def change(self, taken: IntArray) -> FloatArray:
-        """What taking each choice instead changes [R, N]."""
-        return np.asarray(self.columns - self.columns[:, taken][:, self.group])
-
-    def keeps(self, use: FloatArray) -> BoolArray:
-        """Whether uses [R, …] keep all rows."""
-        shape = (-1,) + (1,) * (use.ndim - 1)
-        inside = (use <= self.hi.reshape(shape)) & (use >= self.lo.reshape(shape))
-        return np.asarray(inside.all(axis=0))

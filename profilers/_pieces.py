@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from allocator.errors import UsageError
-from allocator.tasks.batches import count, take
+from allocator.tasks.batches import count, first, take
 from allocator.tasks.protocol import Batch
 from profilers._plan import Plan
 
@@ -46,7 +46,7 @@ def pieces(plan: Plan, name: str, samples: int | None, least: int) -> Sequence[B
 
 def _cut(plan: Plan, samples: int | None, least: int) -> Iterator[Batch]:
     task = plan.workload.task
-    batches = list(_first(plan, samples))
+    batches = list(first(plan.workload.calibration, samples))
     size = max(1, sum(map(count, batches)) // least)
     if not _separate(plan, batches):
         size = max(map(count, batches), default=1)
@@ -58,16 +58,6 @@ def _cut(plan: Plan, samples: int | None, least: int) -> Iterator[Batch]:
             mask = task.mask(piece)
             if mask is None or bool(mask.any()):
                 yield piece
-
-
-def _first(plan: Plan, samples: int | None) -> Iterator[Batch]:
-    left = samples
-    for batch in plan.workload.calibration:
-        size = count(batch) if left is None else min(left, count(batch))
-        if size == 0:
-            return
-        yield batch if size == count(batch) else take(batch, 0, size)
-        left = None if left is None else left - size
 
 
 def _separate(plan: Plan, batches: Sequence[Batch]) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from allocator.errors import UsageError
-from allocator.tasks.batches import count, leaves, take
+from allocator.tasks.batches import first, leaves
 from allocator.tasks.positions import divergence, per_sample
 from allocator.tasks.protocol import Batch
 from profilers._blocks import blocks
@@ -179,17 +179,6 @@ class Single:
                 start, held = i, 0.0
             held += need
         yield start, len(batches)
-
-
-def first(batches: Any, samples: int | None) -> Iterator[Batch]:
-    """The first so many rows, in the batches in which they come; None for all."""
-    left = samples
-    for batch in batches:
-        size = count(batch) if left is None else min(left, count(batch))
-        if size <= 0:
-            return
-        yield batch if size == count(batch) else take(batch, 0, size)
-        left = None if left is None else left - size
 
 
 def _first_broken(plan: Plan, recording: Recording) -> int:

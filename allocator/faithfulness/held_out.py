@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from allocator.errors import UsageError
-from allocator.tasks.batches import count, take
+from allocator.tasks.batches import first
 from allocator.tasks.protocol import Batch
 from allocator.workload import Workload
 from profilers._blocks import blocks
@@ -79,13 +79,7 @@ class HeldOut:
 
     def batches(self) -> Iterator[Batch]:
         """The evaluation batches, cut after ``samples`` rows."""
-        left = self.samples
-        for batch in self.workload.evaluation:
-            size = count(batch) if left is None else min(left, count(batch))
-            if size == 0:
-                return
-            yield batch if size == count(batch) else take(batch, 0, size)
-            left = None if left is None else left - size
+        return first(self.workload.evaluation, self.samples)
 
     def logits(self, recordings: Sequence[Recording], changes: Sequence[Change]) -> list[Tensor]:
         """Logits of every recorded batch under the changes; where none changes a bit, the recorded ones."""

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from allocator.errors import UsageError
-from allocator.linear import Linear, linearise
+from allocator.linear import linearise
 from allocator.local_search import cheapest, repaired
 from allocator.logit_sum.predictor import LogitSum
 from allocator.problem import Problem
-from allocator.statement import BoolArray, FloatArray, IntArray
+from allocator.row_use import RowUse
+from allocator.statement import FloatArray, IntArray
 
 TINY = 1e-12  # of the value: a smaller gain is rounding
 SCREENED = 1 << 20  # numbers, all choices at some positions, by which moves are put in order
@@ -106,7 +107,7 @@ class _Search:
         self.value = np.inf
         self.spent = 0
         self._most, self._pairs = predictions, pairs
-        self._rows = _Rows(self.linear)
+        self._rows = RowUse(self.linear)
         self._moves = np.flatnonzero(self.linear.free)
         positions = logit_sum.deltas.shape[1]
         few = max(1, min(positions, SCREENED // max(1, problem.choice_count * logit_sum.deltas.shape[2])))
@@ -218,30 +219,6 @@ class _Search:
         steps = screen.deltas[moves].astype(np.float32) - screen.deltas[rows[self.problem.group_of[moves]]]
         tangents = screen.positions.tangents(total, steps)
         return np.asarray(tangents @ tangents.T / few)
-
-
-class _Rows:
-    """Budget rows as one matrix [R, N]; whoever takes a move checks it on the problem."""
-
-    def __init__(self, linear: Linear) -> None:
-        count = linear.problem.choice_count
-        self.group = linear.problem.group_of
-        self.columns = np.array([r.column for r in linear.rows], np.float64).reshape(len(linear.rows), count)
-        self.lo = np.array([-np.inf if r.lo is None else float(r.lo) for r in linear.rows])
-        self.hi = np.array([np.inf if r.hi is None else float(r.hi) for r in linear.rows])
-
-    def use(self, rows: IntArray) -> FloatArray:
-        """Left side of each budget row [R]."""
-        return np.asarray(self.columns[:, rows].sum(axis=1))
-
-    def change(self, rows: IntArray) -> FloatArray:
-        """What taking each choice instead adds to it [R, N]."""
-        return np.asarray(self.columns - self.columns[:, rows][:, self.group])
-
-    def keeps(self, use: FloatArray) -> BoolArray:
-        """Whether uses [R, …] stay within the limits; an empty R keeps all."""
-        shape = (-1,) + (1,) * (use.ndim - 1)
-        return np.asarray(((use <= self.hi.reshape(shape)) & (use >= self.lo.reshape(shape))).all(axis=0))
 
 
 def _spread(gain: FloatArray, most: int) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -53,6 +53,17 @@ def take(batch: Batch, start: int, stop: int) -> Batch:
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(take(part, start, stop) for part in batch))
     return type(batch)(take(part, start, stop) for part in batch)
+
+
+def first(batches: Iterable[Batch], samples: int | None) -> Iterator[Batch]:
+    """The first so many rows, in the batches in which they come; None for all."""
+    left = samples
+    for batch in batches:
+        size = count(batch) if left is None else min(left, count(batch))
+        if size <= 0:
+            return
+        yield batch if size == count(batch) else take(batch, 0, size)
+        left = None if left is None else left - size
 
 
 def digests(batch: Batch) -> list[str]:

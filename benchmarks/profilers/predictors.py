@@ -5,7 +5,7 @@ One more is one more function in `MAKERS`; the rows `whole` and `allocated` meas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
