@@ -97,7 +97,7 @@ class Sketch:
         if self.passes < 1:
             raise UsageError(f"{self.name} needs at least one sketch, and got sketches={self.passes}")
         keys = range(len(sample_batches(plan)))
-        pieces = list(sharded(plan, "sketch", self, keys, self.shard, progress))
+        pieces = list(sharded(plan, self.name, self, keys, self.shard, progress))
         positions = torch.cat([piece["positions"] for piece in pieces])
         enough(self.name, len(positions))
         ordinals = range(len(plan.targets))
