@@ -1,0 +1,95 @@
+"""Branch and bound on a convex minorant in C, with a record of every node for the checker."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocator.engine import native
+from allocator.engine.quadratic_minorant import Minorant
+from allocator.statement import FloatArray, IntArray
+
+ROOM = 12_000_000  # numbers that records may take: 96 MB
+SWEEPS = 5
+STEP = 30.0  # of the multipliers, in units of the loss
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """What a search found, all in units of the form.
+
+    parent, branch [nodes]: the node above (−1 at the root), and the choice of the part that was taken there (−1: none,
+    the same restriction again). point [nodes, m], price [nodes, S]. closed: nothing better is left. lowest: bound of
+    what is open. taken: a better allocation (rows of the part), of that worth; None without.
+    """
+
+    minorant: Minorant
+    parent: IntArray
+    branch: IntArray
+    point: FloatArray
+    price: FloatArray
+    root: float
+    closed: bool
+    lowest: float
+    nodes: int
+    taken: IntArray | None
+    worth: float
+    begin: FloatArray
+
+
+def grow(
+    minorant: Minorant, worth: float, close: float, *, most: int, seconds: float, begin: FloatArray | None = None
+) -> Grown | None:
+    """Search below worth − close; None without the C extension.
+
+    Args:
+        minorant: of the choices that are left.
+        worth: of the best allocation known.
+        close: what a better allocation has to gain, at least.
+        most: nodes.
+        seconds: time.
+        begin: parts of choices [m] to begin from.
+    """
+    kernels = native()
+    if kernels is None:
+        return None
+    part = minorant.part
+    m, groups, sides = len(part.group), len(part.start) - 1, len(part.limit)
+    most = max(min(most, ROOM // (m + sides + 1)), 1)
+    arrays = [
+        part.start,
+        part.group,
+        np.ascontiguousarray(minorant.linear),
+        np.ascontiguousarray(minorant.factor @ minorant.factor.T),
+        np.ascontiguousarray(minorant.apart),
+        part.column,
+        part.limit,
+        np.ascontiguousarray(minorant.spare),
+        np.array([close, min(max(seconds, 0.0), 1e9), STEP * max(abs(worth), close)]),
+    ]
+    found, taken = np.array([worth]), np.zeros(groups, np.int64)
+    point0 = 1.0 / np.diff(part.start)[part.group] if begin is None else begin.copy()
+    parent, branch = np.empty(most, np.int64), np.empty(most, np.int64)
+    point, price, bound = np.empty((most, m)), np.empty((most, sides)), np.empty(most)
+    counts, lowest = np.zeros(4, np.int64), np.array([-math.inf])
+    results = [found, taken, point0, parent, branch, point, price, bound, counts, lowest]
+    numbers = [groups, m, sides, most, SWEEPS]
+    frame = np.array([*numbers, *(a.ctypes.data for a in arrays + results)], np.int64)
+    kernels.quadratic_tree(frame.ctypes.data)
+    n = int(counts[0])
+    return Grown(
+        minorant,
+        parent[:n].copy(),
+        branch[:n].copy(),
+        point[:n].copy(),
+        price[:n].copy(),
+        float(bound[:n].max()) if n == 1 else float(bound[0]) if n else -math.inf,
+        bool(counts[2]),
+        float(lowest[0]),
+        int(counts[1]),
+        taken if counts[3] else None,
+        float(found[0]),
+        point0,
+    )
