@@ -23,7 +23,8 @@ class Compact:
 
     All numbers of the loss are 2^lift times those of the problem. row [n]: the problem's row behind each; start
     [G + 1], group [n], value [n], column [n, R], lo, hi, size [R]. vectors [n, r] and sign [r]: W = Σ sign·v·vᵀ plus
-    pairs (first [n + 1], partner, worth: both ends, ascending). matrix [n, n]: W, 0 within a group; None where n
+    pairs (first [n + 1], partner, worth: both ends, ascending). stated [R]: place of each row in the linear view.
+    matrix [n, n]: W, 0 within a group; None where n
     is large.
     """
 
@@ -42,6 +43,7 @@ class Compact:
     lo: FloatArray
     hi: FloatArray
     size: FloatArray
+    stated: IntArray
     matrix: FloatArray | None
 
     @property
@@ -128,7 +130,8 @@ def compact(model: Quadratic) -> Compact:
         matrix[group[:, None] == group[None, :]] = 0.0
         matrix[both[:, 0], both[:, 1]] += worth
         matrix = np.ascontiguousarray((matrix + matrix.T) / 2)
-    sides = [r for r in linear.rows if r.hi is not None or r.lo is not None]
+    stated = [i for i, r in enumerate(linear.rows) if r.hi is not None or r.lo is not None]
+    sides = [linear.rows[i] for i in stated]
     column = np.array([r.column[row] for r in sides], np.float64).reshape(len(sides), len(row)).T
     size = np.abs(column).sum(axis=0)
     return Compact(
@@ -147,6 +150,7 @@ def compact(model: Quadratic) -> Compact:
         lo=np.array([-np.inf if r.lo is None else float(r.lo) for r in sides]),
         hi=np.array([np.inf if r.hi is None else float(r.hi) for r in sides]),
         size=np.where(size > 0, size, 1.0),
+        stated=np.array(stated, np.int64),
         matrix=matrix,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from allocator.certificate_dual import Stage
 from allocator.engine import native
 from allocator.engine.quadratic_minorant import Minorant
 from allocator.statement import FloatArray, IntArray
@@ -47,7 +48,8 @@ def grow(
     Args:
         minorant: of the choices that are left.
         worth: of the best allocation known.
-        close: what a better allocation has to gain, at least.
+        close: how far below the best a restriction may be left alone; below 0, where the checker has to look at every
+            allocation that is as good to rounding.
         most: nodes.
         seconds: time.
         begin: parts of choices [m] to begin from.
@@ -67,7 +69,7 @@ def grow(
         part.column,
         part.limit,
         np.ascontiguousarray(minorant.spare),
-        np.array([close, min(max(seconds, 0.0), 1e9), STEP * max(abs(worth), close)]),
+        np.array([close, min(max(seconds, 0.0), 1e9), STEP * max(abs(worth), part.form.least), part.form.least]),
     ]
     found, taken = np.array([worth]), np.zeros(groups, np.int64)
     point0 = 1.0 / np.diff(part.start)[part.group] if begin is None else begin.copy()
@@ -93,3 +95,36 @@ def grow(
         float(found[0]),
         point0,
     )
+
+
+def stage_of(grown: Grown) -> Stage:
+    """The search as a stage of a certificate."""
+    found, part = grown.minorant, grown.minorant.part
+    return Stage(
+        lift=part.form.lift,
+        rows=part.form.row[part.keep],
+        side=part.form.stated[part.side],
+        sign=part.sign,
+        unit=part.unit,
+        factor=found.factor,
+        face=found.face,
+        spare=found.spare,
+        parent=grown.parent,
+        branch=grown.branch,
+        point=grown.point,
+        price=grown.price,
+    )
+
+
+def prices_of(grown: Grown) -> tuple[float, ...]:
+    """Prices per budget row of the problem, as at the last visit to the root."""
+    part = grown.minorant.part
+    linear = part.form.source.linear
+    values = [0.0] * len(linear.problem.budgets)
+    last = 0
+    while last + 1 < len(grown.parent) and grown.branch[last + 1] < 0 and grown.parent[last + 1] == last:
+        last += 1
+    for i, side in enumerate(part.form.stated[part.side].tolist()):
+        price = math.ldexp(float(grown.price[last, i]), -part.form.lift) / float(part.unit[i])
+        values[linear.rows[side].budget] += float(part.sign[i]) * max(price, 0.0)
+    return tuple(values)

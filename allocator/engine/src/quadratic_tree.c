@@ -104,8 +104,7 @@ static int process(search_t *s, level_t *v, int64_t above, int64_t branch, int r
     total = bound_at(s, v);
     if (!record(s, v, v->record, -1, total))
         return -1;
-    v->bound = total;
-    if (total >= target_of(s))
+    if (total >= *t->worth - t->options[3])
         return 0;
     t->counts[3] = 1;
     *t->worth = total;

@@ -14,7 +14,7 @@ typedef struct {
     const double *column;                         /* c [S, m] */
     const double *limit;                          /* [S] */
     const double *spare;                          /* ν [S, m] ≥ 0 */
-    const double *options;                        /* closeness, seconds, step of the multipliers */
+    const double *options;                        /* closeness, seconds, step of the multipliers, least gain */
     double *worth;                                /* [1] of the best allocation known */
     int64_t *taken;                               /* [G]: a better one that was found */
     double *begin;                                /* [m] point in, point at the root out */
