@@ -106,7 +106,7 @@ def _base(
     linear = value + own - 0.5 * norm**2 - sided[places, places] + face.sum(axis=0) - paid - lost
     size = np.abs(value) + own + norm**2 + np.abs(sided[places, places]) + np.abs(face).sum(axis=0)
     size += np.abs(limit) @ spare + lost
-    linear -= 4 * EPSILON * (m + len(start) + factor.shape[1] + 8) * size
+    linear -= 4 * EPSILON * ((len(start) + factor.shape[1] + 8) * size + m * lost)
     if not (np.isfinite(linear).all() and np.isfinite(left).all()):
         return None
     return Base(linear, size, factor, norm, np.maximum(left, 0.0), column, limit, spare, start, group)

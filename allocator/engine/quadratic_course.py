@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -13,10 +13,9 @@ from allocator.engine.quadratic_model import Compact
 from allocator.engine.quadratic_search import searched
 from allocator.evaluation import Outcome
 from allocator.protocols import Limits
-from allocator.statement import IntArray
+from allocator.statement import FloatArray, IntArray
 
 SLOWER = 50  # numpy gets so much less to do than C
-STARTS = 40
 KICKED = 4e7  # kicks times choices², about
 KICKS = (20, 400)
 PROPOSED = (2e4, 1e6)  # annealing, for each of the three temperatures, at least and at most
@@ -144,7 +143,15 @@ class Course:
         return float(np.abs(self.form.value[self.taken]).sum())
 
 
-def least_of(form: Compact, column: np.ndarray) -> IntArray:
+def least_of(form: Compact, column: FloatArray) -> IntArray:
     """The row of the smallest entry of each group [G]."""
     spans = zip(form.start[:-1].tolist(), form.start[1:].tolist(), strict=True)
     return np.array([a + int(column[a:b].argmin()) for a, b in spans], np.int64)
+
+
+def roundings(form: Compact, parts: FloatArray, draws: int, seed: int) -> Iterator[IntArray]:
+    """Rows [G] of the largest part of each group, then draws that take each choice as often as its part says."""
+    yield least_of(form, -parts)
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield least_of(form, rng.exponential(size=len(parts)) / np.maximum(parts, 1e-9))

@@ -22,7 +22,6 @@ from allocator.statement import FloatArray, IntArray
 EPSILON = float(np.finfo(float).eps)
 ROOM = 1e-13  # that a limit in units of 1 is widened by, for sums that round
 AHEAD = 4.0  # times the rounding of a product that N is set above 0, so that the check finds it there
-FLOOR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +95,15 @@ class Minorant:
     apart: FloatArray
     spare: FloatArray
 
+    @property
+    def rounding(self) -> float:
+        """What the check may lose of a bound to rounding, about."""
+        part, places = self.part, np.arange(len(self.part.group))
+        size = np.abs(part.value) + (self.factor**2).sum(axis=1) + np.abs(self.face[part.group, places])
+        size += np.abs(self.face).sum(axis=0) + (part.column * self.spare).sum(axis=0) + part.limit @ self.spare
+        terms = len(part.start) + self.factor.shape[1] + len(part.limit) + 16
+        return 12 * EPSILON * terms * float(np.maximum.reduceat(size, part.start[:-1]).sum())
+
 
 def minorant(part: Part, apart: FloatArray, spare: FloatArray, blocks: FloatArray) -> Minorant:
     """Made convex: M = W + Σ (c νᵀ + ν cᵀ) − N between groups, `blocks` within them, shifted as far as it needs.
@@ -104,20 +112,23 @@ def minorant(part: Part, apart: FloatArray, spare: FloatArray, blocks: FloatArra
         part: the choices.
         apart: N [m, m], of which what is negative counts as 0.
         spare: ν [S, m], likewise.
-        blocks: M within groups [m, m]; the rest of it is not read.
+        blocks: M within groups [m, m] before c νᵀ + ν cᵀ join it there too; the rest of it is not read.
     """
     same = part.group[:, None] == part.group[None, :]
     spare = np.maximum(spare, 0.0)
-    whole = part.matrix + part.column.T @ spare + spare.T @ part.column
+    traded = part.column.T @ spare
+    traded = traded + traded.T
+    whole, blocks = part.matrix + traded, blocks + traded
     size = np.sqrt(np.maximum(np.abs(np.diagonal(blocks)), np.abs(whole).max(axis=1, initial=0.0)))
     apart = np.where(same, 0.0, np.maximum(apart, 0.0) + AHEAD * EPSILON * (len(size) + 16) * np.outer(size, size))
     curved = np.where(same, blocks, whole - apart)
     curved = (curved + curved.T) / 2
     face = tangent(part.start)
     inner = face.T @ curved @ face
-    shape = np.where(np.diagonal(curved) > 0, np.diagonal(curved), 0.0)
-    shape = shape + max(FLOOR * float(shape.max(initial=0.0)), 1e-300)
-    curved = curved + np.diag(_needed(inner, (face.T * shape) @ face) * shape)
+    inner = (inner + inner.T) / 2
+    least = float(np.linalg.eigvalsh(inner)[0]) if len(inner) else 0.0
+    miss = max(0.0, -least) * (1 + 1e-9) + 4 * EPSILON * len(inner) * float(np.abs(inner).max(initial=0.0))
+    curved = curved + miss * np.eye(len(curved))
     value, vector = np.linalg.eigh(face.T @ curved @ face) if face.shape[1] else (np.zeros(0), np.zeros((0, 0)))
     kept = value > 0
     factor = face @ (vector[:, kept] * np.sqrt(value[kept]))
@@ -128,16 +139,6 @@ def minorant(part: Part, apart: FloatArray, spare: FloatArray, blocks: FloatArra
     linear = part.value + 0.5 * (2 * (part.column * spare).sum(axis=0) - own)
     linear = linear + side.sum(axis=0) - part.limit @ spare
     return Minorant(part, linear, np.ascontiguousarray(factor), side, apart, spare)
-
-
-def _needed(inner: FloatArray, shape: FloatArray) -> float:
-    """The least multiple of a positive shape that makes `inner` PSD, and a little more."""
-    if not len(inner):
-        return 0.0
-    root = np.linalg.cholesky(shape)
-    bent = np.linalg.solve(root, np.linalg.solve(root, inner).T)
-    least = float(np.linalg.eigvalsh((bent + bent.T) / 2)[0])
-    return max(0.0, -least) * (1 + 1e-9) + 8 * EPSILON * len(inner)
 
 
 def tangent(start: IntArray) -> FloatArray:
@@ -154,8 +155,10 @@ def tangent(start: IntArray) -> FloatArray:
 
 
 def plain(part: Part) -> Minorant:
-    """Nothing dropped: W with the blocks of its vectors, which are PSD where all eigenvalues are positive."""
+    """Nothing dropped: W with the blocks of its vectors where all eigenvalues are positive, else as much as it needs."""
     form = part.form
     vectors = form.vectors[part.keep]
     zero = np.zeros_like(part.matrix)
+    if len(form.worth) or (form.sign < 0).any():
+        return minorant(part, zero, np.zeros_like(part.column), zero)
     return minorant(part, zero, np.zeros_like(part.column), (vectors * form.sign) @ vectors.T)

@@ -10,7 +10,7 @@ import numpy as np
 from allocator.certificate_dual import Stage
 from allocator.engine import native
 from allocator.engine.quadratic_minorant import Minorant
-from allocator.statement import FloatArray, IntArray
+from allocator.statement import BoolArray, FloatArray, IntArray
 
 ROOM = 12_000_000  # numbers that records may take: 96 MB
 SWEEPS = 5
@@ -38,10 +38,18 @@ class Grown:
     taken: IntArray | None
     worth: float
     begin: FloatArray
+    left: BoolArray
 
 
 def grow(
-    minorant: Minorant, worth: float, close: float, *, most: int, seconds: float, begin: FloatArray | None = None
+    minorant: Minorant,
+    worth: float,
+    close: float,
+    *,
+    unit: float,
+    most: int,
+    seconds: float,
+    begin: FloatArray | None = None,
 ) -> Grown | None:
     """Search below worth − close; None without the C extension.
 
@@ -50,6 +58,7 @@ def grow(
         worth: of the best allocation known.
         close: how far below the best a restriction may be left alone; below 0, where the checker has to look at every
             allocation that is as good to rounding.
+        unit: what losses of about the best's size are.
         most: nodes.
         seconds: time.
         begin: parts of choices [m] to begin from.
@@ -69,14 +78,15 @@ def grow(
         part.column,
         part.limit,
         np.ascontiguousarray(minorant.spare),
-        np.array([close, min(max(seconds, 0.0), 1e9), STEP * max(abs(worth), part.form.least), part.form.least]),
+        np.array([close, min(max(seconds, 0.0), 1e9), STEP * unit, part.form.least]),
     ]
     found, taken = np.array([worth]), np.zeros(groups, np.int64)
     point0 = 1.0 / np.diff(part.start)[part.group] if begin is None else begin.copy()
     parent, branch = np.empty(most, np.int64), np.empty(most, np.int64)
     point, price, bound = np.empty((most, m)), np.empty((most, sides)), np.empty(most)
     counts, lowest = np.zeros(4, np.int64), np.array([-math.inf])
-    results = [found, taken, point0, parent, branch, point, price, bound, counts, lowest]
+    left = np.ones(m, bool)
+    results = [found, taken, point0, left, parent, branch, point, price, bound, counts, lowest]
     numbers = [groups, m, sides, most, SWEEPS]
     frame = np.array([*numbers, *(a.ctypes.data for a in arrays + results)], np.int64)
     kernels.quadratic_tree(frame.ctypes.data)
@@ -87,19 +97,29 @@ def grow(
         branch[:n].copy(),
         point[:n].copy(),
         price[:n].copy(),
-        float(bound[:n].max()) if n == 1 else float(bound[0]) if n else -math.inf,
+        float(bound[: _chain(parent[:n], branch[:n])].max(initial=-math.inf)),
         bool(counts[2]),
         float(lowest[0]),
         int(counts[1]),
         taken if counts[3] else None,
         float(found[0]),
         point0,
+        left,
     )
 
 
-def stage_of(grown: Grown) -> Stage:
-    """The search as a stage of a certificate."""
+def _chain(parent: IntArray, branch: IntArray) -> int:
+    """Records of the root alone: the first, and those that go on with the same restriction."""
+    if not len(parent):
+        return 0
+    goes_on = (branch[1:] < 0) & (parent[1:] == np.arange(len(parent) - 1))
+    return 1 + int(np.argmin(goes_on)) if not goes_on.all() else len(parent)
+
+
+def stage_of(grown: Grown, *, root: bool = False) -> Stage:
+    """The search, or its root alone, as a stage of a certificate."""
     found, part = grown.minorant, grown.minorant.part
+    last = _chain(grown.parent, grown.branch) if root else len(grown.parent)
     return Stage(
         lift=part.form.lift,
         rows=part.form.row[part.keep],
@@ -109,10 +129,10 @@ def stage_of(grown: Grown) -> Stage:
         factor=found.factor,
         face=found.face,
         spare=found.spare,
-        parent=grown.parent,
-        branch=grown.branch,
-        point=grown.point,
-        price=grown.price,
+        parent=grown.parent[:last],
+        branch=grown.branch[:last],
+        point=grown.point[:last],
+        price=grown.price[:last],
     )
 
 
@@ -121,9 +141,7 @@ def prices_of(grown: Grown) -> tuple[float, ...]:
     part = grown.minorant.part
     linear = part.form.source.linear
     values = [0.0] * len(linear.problem.budgets)
-    last = 0
-    while last + 1 < len(grown.parent) and grown.branch[last + 1] < 0 and grown.parent[last + 1] == last:
-        last += 1
+    last = _chain(grown.parent, grown.branch) - 1
     for i, side in enumerate(part.form.stated[part.side].tolist()):
         price = math.ldexp(float(grown.price[last, i]), -part.form.lift) / float(part.unit[i])
         values[linear.rows[side].budget] += float(part.sign[i]) * max(price, 0.0)

@@ -135,6 +135,7 @@ static void search(search_t *s)
     settle(s, root);
     int state = process(s, root, -1, -1, 1);
     memcpy(t->begin, root->y, (size_t)t->choices * sizeof(double));
+    memcpy(t->left, root->alive, (size_t)t->choices);
     t->counts[1] = 1;
     *t->lowest = state == 0 ? INFINITY : root->bound;
     if (state != 1) {

@@ -18,6 +18,7 @@ typedef struct {
     double *worth;                                /* [1] of the best allocation known */
     int64_t *taken;                               /* [G]: a better one that was found */
     double *begin;                                /* [m] point in, point at the root out */
+    char *left;                                   /* [m] choices that the root leaves */
     int64_t *parent, *branch;                     /* [most] records: the one above, and the row taken there or −1 */
     double *point, *price, *bound;                /* [most, m], [most, S], [most] */
     int64_t *counts;                              /* records, nodes, 1 closed 0 not, 1 found better */
