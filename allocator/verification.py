@@ -129,9 +129,12 @@ def _is_number(value: Any) -> bool:
 
 def _separable(problem: Problem) -> Linear | None:
     try:
-        return linearise(problem)
+        if not problem.features & {"pairs", "basis"}:
+            return linearise(problem)
+        model = quadratic(problem)
     except UnsupportedError:
         return None
+    return None if len(model.pair) or len(model.eigenvalues) else model.linear
 
 
 def _accept(problem: Problem, reduced: Reduced, answer: Answer) -> tuple[Outcome | None, tuple[str, ...]]:

@@ -122,6 +122,7 @@ class Proof:
         self.spent += found.nodes
         realised = True
         if found.taken is not None:
+            course.offer(minorant.part.keep[found.taken])
             course.begin(minorant.part.keep[found.taken])
             realised = course.worth <= found.worth + course.form.least  # rows that round may refuse it
         bound = max(found.root, min(found.lowest, course.worth))
