@@ -26,6 +26,7 @@ class State:
     deadline: float
     use: FloatArray = field(default_factory=lambda: np.zeros(0))
     total: float = 0.0
+    moved: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.set(self.taken)
@@ -89,6 +90,7 @@ class State:
         self.total += float(self.gains()[row])
         self.use = self.use + (m.column[row] - m.column[self.taken[g]])
         self.taken[g] = row
+        self.moved.add(g)
 
     def repair(self) -> bool:
         """Least loss for each part of the excess that a change removes; whether every row is kept at last."""
@@ -136,14 +138,16 @@ class State:
                 best, found = float(both[at]), [k, at]
         return found
 
-    def descend(self) -> None:
-        """Changes of one group, or two, until none is feasible and better."""
+    def descend(self, touched: bool = False) -> None:
+        """Changes of one group, or two, until none is feasible and better; from the groups that moved alone."""
         quiet = 0
         for _ in range(PASSES):
             for g in range(self.model.groups):
                 if quiet >= self.model.groups or self.late:
                     return
                 quiet += 1
+                if touched and g not in self.moved:
+                    continue
                 for row in self.best_of(g):
                     self.move(row)
                     quiet = 0
@@ -159,7 +163,7 @@ class State:
                 self.move(first + (int(self.taken[g]) - first + up) % size)
 
     def climb(self, kicks: int) -> bool:
-        """Repair and descend; then so often: kick, repair, descend, and back where that is worse."""
+        """Repair and descend; then so often: kick, repair, descend from what moved, and back where that is worse."""
         if not self.repair():
             return False
         self.descend()
@@ -168,17 +172,20 @@ class State:
         for _ in range(kicks):
             if self.late:
                 break
+            self.moved.clear()
             self.kick()
             kept = self.repair()
             if kept:
-                self.descend()
+                self.descend(touched=True)
                 self.set(self.taken)
             if kept and self.total <= worth:
                 keep, worth = self.taken.copy(), self.total
             else:
                 self.set(keep)
-        self.set(keep)
-        return True
+        if kicks:
+            self.descend()
+        self.set(self.taken)
+        return not float(self.excess(self.use)) > 0 or self.repair()
 
     def anneal(self, proposals: int, hot: float, cold: float) -> None:
         """Random changes of one group or two that keep the rows, worse ones with probability exp(−gain/t)."""
@@ -213,11 +220,12 @@ class State:
         return [k, other], float(gains[k] + gains[other] + self.cross(k)[other])
 
     def _other(self, but: int = -1) -> int | None:
-        """A random row that is not taken, of a random group other than `but`."""
+        """Another row of a random group: the next one up or down, or any; None where it is taken, or of `but`."""
         m = self.model
         g = self.below(m.groups)
         first, size = int(m.start[g]), int(m.start[g + 1] - m.start[g])
         if g == but or size < 2:
             return None
-        row = first + self.below(size)
-        return None if row == self.taken[g] else row
+        now, way = int(self.taken[g]) - first, self.draw()
+        to = (now + 1) % size if way < 0.3 else (now + size - 1) % size if way < 0.6 else self.below(size)
+        return None if to == now else first + to

@@ -24,7 +24,10 @@ typedef struct {
     const model_t *model;
     int64_t *taken; /* [G] */
     double *field, *sum, *use, *gain, *step;
-    double total; /* Σ value + Σ W */
+    double *kept_field, *kept_sum, *kept_use, kept_total; /* of state_keep */
+    int64_t *kept_taken;
+    char *touched; /* [G]: moved since someone cleared it */
+    double total;  /* Σ value + Σ W */
     uint64_t random;
     double deadline;
     int64_t polls;
@@ -34,6 +37,8 @@ int state_open(state_t *s, const model_t *m, int64_t *taken, uint64_t seed, doub
 void state_close(state_t *s);
 void state_set(state_t *s, const int64_t *taken);
 void state_move(state_t *s, int64_t row);
+void state_keep(state_t *s);
+void state_back(state_t *s);
 
 double gain_of(const state_t *s, int64_t row);
 double cross_of(const state_t *s, int64_t a, int64_t b); /* what two changes add beyond their gains */
@@ -45,6 +50,6 @@ double draw(state_t *s);                   /* in [0, 1) */
 int64_t draw_below(state_t *s, int64_t n); /* 0 … n − 1 */
 
 int repair(state_t *s); /* 1: every row is kept */
-void descend(state_t *s);
+void descend(state_t *s, int touched); /* touched: from these groups alone */
 
 #endif

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PASSES = 1000, STEADY = 64 };
+enum { PASSES = 1000, STEADY = 64, AFRESH = 256 };
 
 /* The best change of one group g, alone or with one of another group; rows in found[2], second −1: none. */
 static double best_of(state_t *s, int64_t g, int64_t *found)
@@ -47,7 +47,7 @@ static double best_of(state_t *s, int64_t g, int64_t *found)
     return best;
 }
 
-void descend(state_t *s)
+void descend(state_t *s, int touched)
 {
     const model_t *m = s->model;
     int64_t quiet = 0, found[2];
@@ -56,6 +56,8 @@ void descend(state_t *s)
             if (out_of_time(s))
                 return;
             quiet++;
+            if (touched && !s->touched[g])
+                continue;
             if (m->start[g + 1] - m->start[g] < 2)
                 continue;
             best_of(s, g, found);
@@ -80,32 +82,49 @@ static void kick(state_t *s)
     }
 }
 
-/* Repair, then descend; then `kicks` times: kick, repair, descend, and back where that is worse. */
-static int climb(state_t *s, int64_t kicks, int64_t *keep)
+/* Repair, then descend; then `kicks` times: kick, repair, descend from the groups that moved, and back where that is
+ * worse; at last a descent over all groups. Sums are added up afresh now and then. */
+static int climb(state_t *s, int64_t kicks)
 {
     const model_t *m = s->model;
-    size_t bytes = (size_t)m->groups * sizeof *keep;
     if (!repair(s))
         return 0;
-    descend(s);
+    descend(s, 0);
     state_set(s, NULL);
-    memcpy(keep, s->taken, bytes);
-    double worth = s->total;
+    state_keep(s);
     for (int64_t i = 0; i < kicks && now_seconds() < s->deadline; i++) {
+        memset(s->touched, 0, (size_t)m->groups);
         kick(s);
         int kept = repair(s);
-        if (kept) {
-            descend(s);
+        if (kept)
+            descend(s, 1);
+        if (kept && s->total <= s->kept_total)
+            state_keep(s);
+        else
+            state_back(s);
+        if (i % AFRESH == AFRESH - 1 || i == kicks - 1) {
             state_set(s, NULL);
-        }
-        if (kept && s->total <= worth) {
-            worth = s->total;
-            memcpy(keep, s->taken, bytes);
-        } else {
-            state_set(s, keep);
+            if (excess_of(m, s->use, NULL, NULL) > 0) /* rounding of a row */
+                repair(s);
+            state_keep(s);
         }
     }
-    return 1;
+    if (kicks)
+        descend(s, 0);
+    state_set(s, NULL);
+    return excess_of(m, s->use, NULL, NULL) == 0 || repair(s);
+}
+
+/* Another row of a random group: the next one up or down, or any; −1 where that is the one taken, or the group `but`. */
+static int64_t other(state_t *s, int64_t but)
+{
+    const model_t *m = s->model;
+    int64_t g = draw_below(s, m->groups), size = m->start[g + 1] - m->start[g], now = s->taken[g] - m->start[g];
+    if (g == but || size < 2)
+        return -1;
+    double way = draw(s);
+    int64_t to = way < 0.3 ? (now + 1) % size : way < 0.6 ? (now + size - 1) % size : draw_below(s, size);
+    return to == now ? -1 : m->start[g] + to;
 }
 
 /* Random changes that keep the rows, of one group or two; worse ones with probability exp(−gain/temperature). */
@@ -122,21 +141,15 @@ static void anneal(state_t *s, int64_t proposals, double hot, double cold, int64
             if (out_of_time(s))
                 break;
         }
-        int64_t g = draw_below(s, m->groups), size = m->start[g + 1] - m->start[g];
-        if (size < 2)
-            continue;
-        int64_t k = m->start[g] + draw_below(s, size);
-        if (k == s->taken[g])
+        int64_t k = other(s, -1);
+        if (k < 0)
             continue;
         change_of(s, k, first);
         double gain = gain_of(s, k);
         int64_t l = -1;
         if (draw(s) < 0.5 || excess_of(m, s->use, first, NULL) > 0) {
-            int64_t h = draw_below(s, m->groups), other = m->start[h + 1] - m->start[h];
-            if (h == g || other < 2)
-                continue;
-            l = m->start[h] + draw_below(s, other);
-            if (l == s->taken[h])
+            l = other(s, m->group[k]);
+            if (l < 0)
                 continue;
             change_of(s, l, second);
             if (excess_of(m, s->use, first, second) > 0)
@@ -177,9 +190,7 @@ PyObject *quadratic_search(PyObject *self, PyObject *args)
     kept = repair(&s);
     if (kept && proposals > 0)
         anneal(&s, proposals, hot, cold, keep);
-    kept = kept && climb(&s, kicks, keep);
-    if (kept)
-        memcpy(s.taken, keep, (size_t)m->groups * sizeof *keep);
+    kept = kept && climb(&s, kicks);
     state_close(&s);
     free(keep);
     Py_END_ALLOW_THREADS

@@ -123,11 +123,17 @@ int state_open(state_t *s, const model_t *m, int64_t *taken, uint64_t seed, doub
     s->step = calloc(n, sizeof(double));
     s->sum = calloc((size_t)m->rank + 1, sizeof(double));
     s->use = calloc(5 * rows, sizeof(double));
-    if (!s->field || !s->gain || !s->step || !s->sum || !s->use) {
+    s->touched = calloc((size_t)m->groups + 1, 1);
+    s->kept_field = calloc(n + (size_t)m->rank + rows, sizeof(double));
+    s->kept_taken = calloc((size_t)m->groups + 1, sizeof *s->kept_taken);
+    if (!s->kept_field || !s->kept_taken || !s->touched || !s->field || !s->gain || !s->step || !s->sum || !s->use) {
         state_close(s);
         return -1;
     }
+    s->kept_sum = s->kept_field + n;
+    s->kept_use = s->kept_sum + m->rank;
     state_set(s, NULL);
+    state_keep(s);
     return 0;
 }
 
@@ -138,6 +144,33 @@ void state_close(state_t *s)
     free(s->step);
     free(s->sum);
     free(s->use);
+    free(s->touched);
+    free(s->kept_field);
+    free(s->kept_taken);
+}
+
+static void carry(const model_t *m, double *to[3], double *from[3])
+{
+    memcpy(to[0], from[0], (m->matrix ? (size_t)m->choices : 0) * sizeof(double));
+    memcpy(to[1], from[1], (size_t)m->rank * sizeof(double));
+    memcpy(to[2], from[2], (size_t)m->rows * sizeof(double));
+}
+
+/* Keep the allocation with its sums; go back to what was kept. */
+void state_keep(state_t *s)
+{
+    double *now[3] = {s->field, s->sum, s->use}, *kept[3] = {s->kept_field, s->kept_sum, s->kept_use};
+    carry(s->model, kept, now);
+    memcpy(s->kept_taken, s->taken, (size_t)s->model->groups * sizeof *s->taken);
+    s->kept_total = s->total;
+}
+
+void state_back(state_t *s)
+{
+    double *now[3] = {s->field, s->sum, s->use}, *kept[3] = {s->kept_field, s->kept_sum, s->kept_use};
+    carry(s->model, now, kept);
+    memcpy(s->taken, s->kept_taken, (size_t)s->model->groups * sizeof *s->taken);
+    s->total = s->kept_total;
 }
 
 /* Everything afresh from an allocation (NULL: the one that is there). */
@@ -194,6 +227,7 @@ void state_move(state_t *s, int64_t row)
             s->sum[i] += m->sign[i] * (in[i] - out[i]);
     }
     s->taken[g] = row;
+    s->touched[g] = 1;
 }
 
 /* Least loss for each part of the excess that a change removes; with vectors, a few groups between two looks. */
