@@ -31,6 +31,7 @@ from allocator.solution import Answer
 ENGINES = ("auto", "c", "numpy")
 STARTS = 10
 DRAWS = 12
+USELESS = 0.95  # of the objective: a gap that is not worth a number
 ROUNDING = 1e-9  # of a bound: what the claim leaves to rounding
 
 
@@ -131,7 +132,7 @@ class Quadratic:
             course.anneal()
         bound = linear.objective(form.down(proof.bound - abs(proof.bound) * ROUNDING))
         claim: Any = "optimal" if proof.closed and not limits.gap else None
-        return self._answer(course, bound, certificate, claim, {"engine": "c", **proof.statistics})
+        return self._answer(course, bound, certificate, claim, proof.statistics)
 
     def _bounded(self, course: Course) -> Answer:
         """The convex program alone."""
@@ -141,19 +142,22 @@ class Quadratic:
         course.begin_all(roundings(form, relaxed.parts, DRAWS, course.limits.seed))
         course.anneal()
         bound = linear.objective(form.down(relaxed.bound - abs(relaxed.bound) * ROUNDING))
-        return self._answer(course, bound, relaxed.dual, None, {"engine": self._engine or "auto"})
+        return self._answer(course, bound, relaxed.dual, None, {})
 
     @staticmethod
     def _answer(course: Course, bound: float, certificate: Any, claim: Any, told: dict[str, Any]) -> Answer:
         best, known = course.best, bound if math.isfinite(bound) else None
-        told["rank"] = len(course.form.sign)
+        told |= {"engine": "numpy" if course.numpy else "c", "rank": len(course.form.sign)}
         limit = "time" if course.late and claim is None else None
         if best is None:
             return Answer(claimed_bound=known, certificate=certificate, limit=limit, statistics=told)
         choice = best.rows - course.form.source.problem.indptr[:-1]
         if claim == "optimal":
             known = best.objective
-        known = None if known is None else min(known, best.objective)
+        if known is not None:
+            known = min(known, best.objective)
+            if best.objective - known > USELESS * abs(best.objective):
+                told["bound"] = "no useful bound: it says next to nothing about this allocation, for or against it"
         return Answer(
             choice=choice, claim=claim, claimed_bound=known, certificate=certificate, limit=limit, statistics=told
         )

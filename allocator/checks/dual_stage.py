@@ -57,7 +57,9 @@ def base_of(model: Quadratic, stage: Stage) -> Base | None:
 def _sides(model: Quadratic, stage: Stage, rows: IntArray, start: IntArray) -> tuple[FloatArray, FloatArray] | None:
     """c [S, m] and limit [S] of the sides in their units; no feasible allocation has c·x above the limit."""
     columns, limits = np.zeros((len(stage.side), len(rows))), np.zeros(len(stage.side))
-    for i, (at, sign, unit) in enumerate(zip(stage.side.tolist(), stage.sign.tolist(), stage.unit.tolist(), strict=True)):
+    for i, (at, sign, unit) in enumerate(
+        zip(stage.side.tolist(), stage.sign.tolist(), stage.unit.tolist(), strict=True)
+    ):
         if not (0 <= at < len(model.linear.rows) and sign in (1.0, -1.0) and 0 < unit < math.inf):
             return None
         row = model.linear.rows[at]
@@ -77,7 +79,13 @@ def _sides(model: Quadratic, stage: Stage, rows: IntArray, start: IntArray) -> t
 
 
 def _base(
-    model: Quadratic, stage: Stage, rows: IntArray, group: IntArray, start: IntArray, column: FloatArray, limit: FloatArray
+    model: Quadratic,
+    stage: Stage,
+    rows: IntArray,
+    group: IntArray,
+    start: IntArray,
+    column: FloatArray,
+    limit: FloatArray,
 ) -> Base | None:
     m, places = len(rows), np.arange(len(rows))
     spare, face, factor = np.maximum(stage.spare, 0.0), stage.face, stage.factor

@@ -129,7 +129,7 @@ class _Tree:
         covered[stage.parent[chain]] = True
         split = child[stage.branch[1:] >= 0]
         above, row = stage.parent[split], stage.branch[split]
-        key, first = np.unique(above * (len(group) + 1) + row, return_index=True)  # each choice counts once
+        _, first = np.unique(above * (len(group) + 1) + row, return_index=True)  # each choice counts once
         above, row = above[first], row[first]
         of = np.full(count, -1, np.int64)
         of[above] = group[row]

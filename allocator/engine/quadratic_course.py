@@ -16,13 +16,14 @@ from allocator.protocols import Limits
 from allocator.statement import FloatArray, IntArray
 
 SLOWER = 50  # numpy gets so much less to do than C
-KICKED = 4e7  # kicks times choices², about
-KICKS = (20, 400)
-PROPOSED = (2e4, 1e6)  # annealing, for each of the three temperatures, at least and at most
-EACH = 600  # proposals for each choice
-OPERATIONS = 1e9  # of proposals with vectors, for each temperature
-HEATS = (1.0, 0.1, 0.01)  # of the loss: no single one suits all problems
-COOLED = 1e-3
+KICKS = 300
+MORE_KICKS = 6e6  # divided by the choices, where annealing did not end in a proof
+MOST_KICKS = 4_000
+PROPOSED = (2e4, 6e6)  # by annealing at each temperature, at least and at most
+EACH = 3_000  # proposals for each choice
+OPERATIONS = 2e9  # of proposals with vectors, for each temperature
+HEATS = (0.1, 0.01)  # of the loss: neither suits all problems
+COOLED = 1e-2
 TIGHTER = 4e-16  # of a row's size: where sums in another order break a row
 
 
@@ -37,7 +38,8 @@ class Course:
         self.form = form
         self.limits = limits
         self.engine = engine
-        self.effort = effort / (1 if engine != "numpy" and native() is not None else SLOWER)
+        self.numpy = engine == "numpy" or native() is None
+        self.effort = effort / (SLOWER if self.numpy else 1)
         self.best: Outcome | None = None
         self.worth = math.inf
 
@@ -116,27 +118,26 @@ class Course:
         sizes = np.diff(self.form.start)
         self.begin_all(self.form.start[:-1] + rng.integers(0, sizes) for _ in range(count))
 
-    def kick(self) -> None:
+    def kick(self, count: float = KICKS, salt: int = 1) -> None:
         """Iterated local search from the best."""
-        if self.best is None or self.late:
-            return
-        n = self.form.choices
-        kicks = int(self.effort * min(max(KICKED / n**2, KICKS[0]), KICKS[1])) + 1
-        self.begin(self.taken, kicks=kicks, salt=1)
+        if self.best is not None and not self.late:
+            self.begin(self.taken, kicks=int(self.effort * count) + 1, salt=salt)
 
     def anneal(self) -> None:
-        """Annealing from the best at three temperatures, then kicks."""
+        """Annealing from the best, kicks before and after."""
         form = self.form
+        more = min(MORE_KICKS / form.choices, MOST_KICKS)
         many = min(max(EACH * form.choices, PROPOSED[0]), PROPOSED[1])
         if form.matrix is None:
             many = min(PROPOSED[1], OPERATIONS / (1 + len(form.sign)))
+        self.kick(more / 4, salt=2)
         for i, share in enumerate(HEATS):
             if self.best is None or self.late:
                 return
             unit = max(abs(self.worth), 1e-3 * self._spread(), form.least)
             if unit > 0:
-                self.begin(self.taken, proposals=int(self.effort * many) + 1, heat=share * unit, salt=2 + i)
-        self.kick()
+                self.begin(self.taken, proposals=int(self.effort * many) + 1, heat=share * unit, salt=3 + i)
+        self.kick(more, salt=9)
 
     def _spread(self) -> float:
         """How much the taken choices' own values sum to, whatever their signs."""

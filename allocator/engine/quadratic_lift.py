@@ -72,7 +72,7 @@ class Lift:
         return np.asarray(self.basis @ inner @ self.basis.T + wide @ wide.T)
 
     def _kept(self, y: FloatArray) -> FloatArray:
-        """The nearest matrix with 1 in the corner, x on the diagonal and in the first row, 0 in groups, the rest ≥ 0."""
+        """The nearest matrix with 1 in the corner, x on the diagonal and first row, 0 in groups, the rest ≥ 0."""
         m = len(self.part.group)
         along = np.arange(1, m + 1)
         x = np.maximum((y[along, along] + y[0, along] + y[along, 0]) / 3, 0.0)

@@ -102,7 +102,7 @@ class Minorant:
         size = np.abs(part.value) + (self.factor**2).sum(axis=1) + np.abs(self.face[part.group, places])
         size += np.abs(self.face).sum(axis=0) + (part.column * self.spare).sum(axis=0) + part.limit @ self.spare
         terms = len(part.start) + self.factor.shape[1] + len(part.limit) + 16
-        return 12 * EPSILON * terms * float(np.maximum.reduceat(size, part.start[:-1]).sum())
+        return float(12 * EPSILON * terms * np.maximum.reduceat(size, part.start[:-1]).sum())
 
 
 def minorant(part: Part, apart: FloatArray, spare: FloatArray, blocks: FloatArray) -> Minorant:
@@ -155,7 +155,7 @@ def tangent(start: IntArray) -> FloatArray:
 
 
 def plain(part: Part) -> Minorant:
-    """Nothing dropped: W with the blocks of its vectors where all eigenvalues are positive, else as much as it needs."""
+    """Nothing dropped: W with the blocks of its vectors where all eigenvalues are positive, else what it needs."""
     form = part.form
     vectors = form.vectors[part.keep]
     zero = np.zeros_like(part.matrix)

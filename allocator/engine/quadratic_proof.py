@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from allocator.certificate_dual import DualTree, Stage
-from allocator.engine import native
 from allocator.engine.quadratic_course import Course
 from allocator.engine.quadratic_lift import Lift
 from allocator.engine.quadratic_minorant import Minorant, part_of, plain
@@ -52,7 +51,7 @@ class Proof:
     def run(self) -> None:
         """Search until it is closed, or nodes, iterations or time are over."""
         form, course = self.course.form, self.course
-        if course.best is None or form.choices > DENSE or native() is None or course.engine == "numpy":
+        if course.best is None or form.choices > DENSE or course.numpy:
             return
         alive = np.ones(form.choices, bool)
         first = self._search(plain(part_of(form, alive)), FIRST)

@@ -19,6 +19,7 @@ SWEEPS = 40
 STEPS = 4
 PUSH = 30.0  # step of the prices, in units of the loss and of the limits
 CHORDS = 60
+SHARES = (1.0, 0.9, 0.7, 0.4, 0.0)  # of the point: a smaller one may bound more where the descent has not settled
 STILL = 1e-4  # of the loss: what a sweep gains when it is time to stop
 
 
@@ -43,15 +44,19 @@ class Relaxed:
         self.price = np.zeros(len(self.limit))
         self._descend(max(unit, form.least), late)
         along = self.sign * (self.parts @ self.vectors)
-        column = self.linear + self.vectors @ along
-        self.price = best_prices(form, column, self.column, self.limit, self.price)
-        priced = column + self.price @ self.column
-        least = np.minimum.reduceat(priced, form.start[:-1])
-        square = 0.5 * float(along @ (along / self.sign)) if len(along) else 0.0
-        self.bound = float(least.sum()) - square - float(self.price @ self.limit) + self.constant
+        top = max((self._bound(share * along, self.price) for share in SHARES), key=lambda found: found[0])
+        self.bound, self.price, along = top
         point = np.zeros(len(form.sign))
         point[up] = np.ldexp(along, -form.lift)
         self.dual = Dual(self._values(), point)
+
+    def _bound(self, along: FloatArray, price: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+        """The bound at y = along, its prices, and y."""
+        column = self.linear + self.vectors @ along
+        price = best_prices(self.form, column, self.column, self.limit, price)
+        least = np.minimum.reduceat(column + price @ self.column, self.form.start[:-1])
+        square = 0.5 * float(along @ (along / self.sign)) if len(along) else 0.0
+        return float(least.sum()) - square - float(price @ self.limit) + self.constant, price, along
 
     def _sides(self) -> None:
         """column [S, n] and limit [S] of the sides in units of what they leave above each group's least."""
@@ -81,7 +86,9 @@ class Relaxed:
 
     def _descend(self, unit: float, late: Callable[[], bool]) -> None:
         form, push = self.form, PUSH * unit
-        spans = [slice(a, b) for a, b in zip(form.start[:-1].tolist(), form.start[1:].tolist(), strict=True) if b > a + 1]
+        spans = [
+            slice(a, b) for a, b in zip(form.start[:-1].tolist(), form.start[1:].tolist(), strict=True) if b > a + 1
+        ]
         blocks = [(self.vectors[s] * self.sign) @ self.vectors[s].T for s in spans]
         for sweep in range(SWEEPS):
             along = self.parts @ self.vectors
