@@ -63,11 +63,13 @@ class Stage:
 class DualTree:
     """Trees one after the other: what the one leaves open is all that the next has to look at.
 
-    values: prices of the budget rows, as at the root of the last.
+    values: prices of the budget rows, as at the root of the last. level: what is to be proved as a bound on the
+    objective, where that is less than an optimum; None for the optimum.
     """
 
     stages: tuple[Stage, ...]
     values: tuple[float, ...] = ()
+    level: float | None = None
     kind: ClassVar[str] = "tree"
 
     def tidy(self) -> DualTree:
@@ -76,7 +78,8 @@ class DualTree:
         for stage in self.stages:
             parts = {name: _array(getattr(stage, name), name) for name in DIMENSIONS}
             stages.append(Stage(lift=min(max(int(stage.lift), -2000), 2000), **parts))
-        return DualTree(tuple(stages), _numbers(self.values))
+        level = None if self.level is None else float(self.level)
+        return DualTree(tuple(stages), _numbers(self.values), level)
 
 
 DIMENSIONS = {"rows": 1, "side": 1, "sign": 1, "unit": 1, "factor": 2, "face": 2, "spare": 2} | {

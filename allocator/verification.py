@@ -304,7 +304,7 @@ class _Proof:
             total, proved = dual_bound(model, given, model.linear.free), False
         else:
             found = check_dual_tree(model, given, objective, self.tolerance)
-            total, proved = found.lowest, found.proved
+            total, proved = found.lowest, found.proved and given.level is None
         if math.isfinite(total) or proved:
             self.linear, self.values, self.kind = model.linear, given.values, "tree" if proved else "dual"
             self.bound = min(model.linear.objective(total), objective)

@@ -39,10 +39,12 @@ class Covered:
 
 
 def check_dual_tree(model: Quadratic, given: DualTree, objective: float, tolerance: float) -> Covered:
-    """What the stages leave open of the allocations whose objective is below objective − tolerance."""
+    """What the stages leave open of the allocations below objective − tolerance, or below the level they aim at."""
     linear, problem = model.linear, model.problem
     target = linear.total(objective)
     target -= max(target - linear.total(objective - tolerance), 0.0)
+    if given.level is not None and given.level < objective:
+        target = min(target, linear.total(given.level))
     alive, lowest = linear.free.copy(), -math.inf
     leaves = np.zeros((0, problem.group_count), np.int64)
     for stage in given.stages:
@@ -57,7 +59,7 @@ def check_dual_tree(model: Quadratic, given: DualTree, objective: float, toleran
         return Covered(lowest, alive, leaves, False)
     for rows in leaves:
         outcome = problem.evaluate(rows - problem.indptr[:-1])
-        if outcome.feasible and outcome.objective < objective - tolerance:
+        if outcome.feasible and linear.total(outcome.objective) < target:
             return Covered(min(lowest, linear.total(outcome.objective)), alive, leaves, False)
     return Covered(target, alive, leaves, True)
 

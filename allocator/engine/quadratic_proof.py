@@ -25,6 +25,7 @@ LOOK = 50  # iterations between two looks at the multipliers
 SHRUNK = 0.8  # of the choices: with fewer the iteration goes on without the rest
 TRIES = 2_000  # nodes after the first look, twice as many after each that is worth it
 BETTER = 0.9  # of the gap: what is worth another search
+WITHIN = 0.999  # of a gap that is asked for, likewise
 SHARE = 0.4  # of the tolerance, for the search; the rest is for the check's rounding
 
 
@@ -68,7 +69,11 @@ class Proof:
         """The stages, and the last search as far as it came."""
         if self.last is None:
             return None
-        return DualTree((*self.stages, stage_of(self.last)), prices_of(self.last))
+        level = None
+        if self.short > 0:
+            linear, form = self.course.form.source.linear, self.course.form
+            level = linear.objective(form.down(self.course.worth - self.short))
+        return DualTree((*self.stages, stage_of(self.last)), prices_of(self.last), level)
 
     @property
     def statistics(self) -> dict[str, Any]:
@@ -113,7 +118,7 @@ class Proof:
         course = self.course
         if course.late and self.last is not None:
             return None
-        close = max(SHARE * self.tolerance - minorant.rounding, self.short)
+        close = max(SHARE * self.tolerance, WITHIN * self.short) - minorant.rounding
         seconds = course.limits.left
         found = grow(minorant, course.worth, close, unit=self._unit, most=max(most, 1), seconds=seconds, begin=begin)
         if found is None:
