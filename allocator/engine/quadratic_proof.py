@@ -26,6 +26,7 @@ SHRUNK = 0.8  # of the choices: with fewer the iteration goes on without the res
 TRIES = 2_000  # nodes after the first look, twice as many after each that is worth it
 BETTER = 0.9  # of the gap: what is worth another search
 WITHIN = 0.999  # of a gap that is asked for, likewise
+LEVEL = 0.9995  # what the certificate aims at, between the two
 SHARE = 0.4  # of the tolerance, for the search; the rest is for the check's rounding
 
 
@@ -72,7 +73,7 @@ class Proof:
         level = None
         if self.short > 0:
             linear, form = self.course.form.source.linear, self.course.form
-            level = linear.objective(form.down(self.course.worth - self.short))
+            level = linear.objective(form.down(self.course.worth - LEVEL * self.short))
         return DualTree((*self.stages, stage_of(self.last)), prices_of(self.last), level)
 
     @property
@@ -119,16 +120,30 @@ class Proof:
         if course.late and self.last is not None:
             return None
         close = max(SHARE * self.tolerance, WITHIN * self.short) - minorant.rounding
-        seconds = course.limits.left
-        found = grow(minorant, course.worth, close, unit=self._unit, most=max(most, 1), seconds=seconds, begin=begin)
-        if found is None:
-            return None
-        self.spent += found.nodes
-        realised = True
-        if found.taken is not None:
-            course.offer(minorant.part.keep[found.taken])
-            course.begin(minorant.part.keep[found.taken])
-            realised = course.worth <= found.worth + course.form.least  # rows that round may refuse it
+        found, seconds, most = None, course.limits.left, max(most, 1)
+        for improve in (True, False):
+            found = grow(
+                minorant,
+                course.worth,
+                close,
+                unit=self._unit,
+                most=most,
+                seconds=seconds,
+                begin=begin,
+                improve=improve,
+            )
+            if found is None:
+                return None
+            self.spent += found.nodes
+            before = course.worth
+            for leaf in found.leaves:
+                course.offer(minorant.part.keep[leaf])
+            if found.taken is not None:
+                course.begin(minorant.part.keep[found.taken])
+            limit = found.worth if improve else before
+            realised = course.worth <= limit + course.form.least  # rows that round may refuse what was found
+            if realised:
+                break
         bound = max(found.root, min(found.lowest, course.worth))
         self.closed = found.closed and realised
         if self.closed or bound > self.bound or self.last is None:

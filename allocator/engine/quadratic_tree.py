@@ -14,6 +14,7 @@ from allocator.statement import BoolArray, FloatArray, IntArray
 
 ROOM = 12_000_000  # numbers that records may take: 96 MB
 SWEEPS = 5
+LEAVES = 2_000
 STEP = 30.0  # of the multipliers, in units of the loss
 
 
@@ -23,7 +24,9 @@ class Grown:
 
     parent, branch [nodes]: the node above (−1 at the root), and the choice of the part that was taken there (−1: none,
     the same restriction again). point [nodes, m], price [nodes, S]. closed: nothing better is left. lowest: bound of
-    what is open. taken: a better allocation (rows of the part), of that worth; None without.
+    what is open. taken: a better allocation (rows of the part), of that worth; None without. begin [m]: point at the root.
+    left [m]: choices that the root leaves. leaves [K, G]: allocations too near the best for a bound to exclude them;
+    the checker evaluates them one by one.
     """
 
     minorant: Minorant
@@ -39,6 +42,7 @@ class Grown:
     worth: float
     begin: FloatArray
     left: BoolArray
+    leaves: IntArray
 
 
 def grow(
@@ -50,6 +54,7 @@ def grow(
     most: int,
     seconds: float,
     begin: FloatArray | None = None,
+    improve: bool = True,
 ) -> Grown | None:
     """Search below worth − close; None without the C extension.
 
@@ -62,6 +67,7 @@ def grow(
         most: nodes.
         seconds: time.
         begin: parts of choices [m] to begin from.
+        improve: go on below a better allocation once it is found; False where rows that round may refuse it.
     """
     kernels = native()
     if kernels is None:
@@ -78,17 +84,19 @@ def grow(
         part.column,
         part.limit,
         np.ascontiguousarray(minorant.spare),
-        np.array([close, min(max(seconds, 0.0), 1e9), STEP * unit, part.form.least]),
+        np.array([close, min(max(seconds, 0.0), 1e9), STEP * unit, part.form.least if improve else math.inf]),
     ]
     found, taken = np.array([worth]), np.zeros(groups, np.int64)
     point0 = 1.0 / np.diff(part.start)[part.group] if begin is None else begin.copy()
     parent, branch = np.empty(most, np.int64), np.empty(most, np.int64)
     point, price, bound = np.empty((most, m)), np.empty((most, sides)), np.empty(most)
-    counts, lowest = np.zeros(4, np.int64), np.array([-math.inf])
+    leaf = np.empty((LEAVES, groups), np.int64)
+    counts, lowest = np.zeros(5, np.int64), np.array([-math.inf])
     left = np.ones(m, bool)
-    results = [found, taken, point0, left, parent, branch, point, price, bound, counts, lowest]
+    results = [found, taken, point0, left, parent, branch, point, price, bound, leaf]
+    at = [a.ctypes.data for a in arrays + results]
     numbers = [groups, m, sides, most, SWEEPS]
-    frame = np.array([*numbers, *(a.ctypes.data for a in arrays + results)], np.int64)
+    frame = np.array([*numbers, *at, LEAVES, counts.ctypes.data, lowest.ctypes.data], np.int64)
     kernels.quadratic_tree(frame.ctypes.data)
     n = int(counts[0])
     return Grown(
@@ -105,6 +113,7 @@ def grow(
         float(found[0]),
         point0,
         left,
+        leaf[: int(counts[4])].copy(),
     )
 
 

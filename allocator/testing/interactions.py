@@ -29,7 +29,9 @@ def drawn(seed: int, groups: int = 4, *, convex: bool = False, pairs: bool = Tru
     limits = []
     for name in "bcd"[:rows]:
         mean = sum(float(costs[name][s:e].mean()) for s, e in itertools.pairwise(indptr))
-        limits.append(Budget(resource=name, min=int(0.6 * mean)) if name == "c" else Budget(resource=name, max=int(mean)))
+        limits.append(
+            Budget(resource=name, min=int(0.6 * mean)) if name == "c" else Budget(resource=name, max=int(mean))
+        )
     problem = Problem.from_arrays({"s": value}, costs, indptr=indptr)
     return problem.replace(interactions=parts, budgets=tuple(limits))
 

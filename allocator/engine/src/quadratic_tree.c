@@ -104,14 +104,18 @@ static int process(search_t *s, level_t *v, int64_t above, int64_t branch, int r
     total = bound_at(s, v);
     if (!record(s, v, v->record, -1, total))
         return -1;
-    if (total >= *t->worth - t->options[3])
-        return 0;
-    t->counts[3] = 1;
-    *t->worth = total;
+    if (t->counts[4] == t->most_leaves)
+        return -1;
+    int64_t *leaf = t->leaf + t->counts[4]++ * t->groups;
     for (int64_t g = 0; g < t->groups; g++)
         for (int64_t k = t->start[g]; k < t->start[g + 1]; k++)
             if (v->alive[k])
-                t->taken[g] = k;
+                leaf[g] = k;
+    if (total < *t->worth - t->options[3]) {
+        t->counts[3] = 1;
+        *t->worth = total;
+        memcpy(t->taken, leaf, (size_t)t->groups * sizeof *leaf);
+    }
     return 0;
 }
 

@@ -21,7 +21,8 @@ typedef struct {
     char *left;                                   /* [m] choices that the root leaves */
     int64_t *parent, *branch;                     /* [most] records: the one above, and the row taken there or −1 */
     double *point, *price, *bound;                /* [most, m], [most, S], [most] */
-    int64_t *counts;                              /* records, nodes, 1 closed 0 not, 1 found better */
+    int64_t *leaf, most_leaves;                   /* [most_leaves, G]: allocations that bounds do not exclude */
+    int64_t *counts;                              /* records, nodes, 1 closed 0 not, 1 found better, leaves */
     double *lowest;                               /* [1]: bound of what is open */
 } tree_t;
 

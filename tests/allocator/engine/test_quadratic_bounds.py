@@ -114,7 +114,9 @@ def optimum_of_relaxation(model: Quadratic) -> float:
     spans = itertools.pairwise(problem.indptr.tolist())
     rows = [{"type": "eq", "fun": lambda x, s=s, t=t: x[s:t].sum() - 1} for s, t in spans]
     rows += [
-        {"type": "ineq", "fun": lambda x, r=r: float(r.hi) - r.column @ x} for r in model.linear.rows if r.hi is not None
+        {"type": "ineq", "fun": lambda x, r=r: float(r.hi) - r.column @ x}
+        for r in model.linear.rows
+        if r.hi is not None
     ]
     found = scipy.optimize.minimize(
         lambda x: own @ x + 0.5 * e @ (v.T @ x) ** 2,
