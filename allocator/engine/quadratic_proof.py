@@ -119,36 +119,41 @@ class Proof:
         course = self.course
         if course.late and self.last is not None:
             return None
-        close = max(SHARE * self.tolerance, WITHIN * self.short) - minorant.rounding
-        found, seconds, most = None, course.limits.left, max(most, 1)
-        for improve in (True, False):
-            found = grow(
-                minorant,
-                course.worth,
-                close,
-                unit=self._unit,
-                most=most,
-                seconds=seconds,
-                begin=begin,
-                improve=improve,
-            )
-            if found is None:
-                return None
-            self.spent += found.nodes
-            before = course.worth
-            for leaf in found.leaves:
-                course.offer(minorant.part.keep[leaf])
-            if found.taken is not None:
-                course.begin(minorant.part.keep[found.taken])
-            limit = found.worth if improve else before
-            realised = course.worth <= limit + course.form.least  # rows that round may refuse what was found
-            if realised:
-                break
+        found, realised = self._grown(minorant, most, begin, improve=True)
+        if not realised:
+            found, realised = self._grown(minorant, most, begin, improve=False)
+        if found is None:
+            return None
         bound = max(found.root, min(found.lowest, course.worth))
         self.closed = found.closed and realised
         if self.closed or bound > self.bound or self.last is None:
             self.last, self.bound = found, max(self.bound, bound)
         return found
+
+    def _grown(
+        self, minorant: Minorant, most: int, begin: FloatArray | None, *, improve: bool
+    ) -> tuple[Grown | None, bool]:
+        """A search, and whether the problem itself takes what it went below; rows that round may refuse it."""
+        course, before = self.course, self.course.worth
+        close = max(SHARE * self.tolerance, WITHIN * self.short) - minorant.rounding
+        found = grow(
+            minorant,
+            before,
+            close,
+            unit=self._unit,
+            most=max(most, 1),
+            seconds=course.limits.left,
+            begin=begin,
+            improve=improve,
+        )
+        if found is None:
+            return None, True
+        self.spent += found.nodes
+        for leaf in found.leaves:
+            course.offer(minorant.part.keep[leaf])
+        if found.taken is not None:
+            course.begin(minorant.part.keep[found.taken])
+        return found, course.worth <= (found.worth if improve else before) + course.form.least
 
     def _shrunk(self, root: Grown, alive: BoolArray) -> BoolArray:
         """The choices that a root leaves; it becomes a stage where it excludes some."""

@@ -24,9 +24,9 @@ class Grown:
 
     parent, branch [nodes]: the node above (−1 at the root), and the choice of the part that was taken there (−1: none,
     the same restriction again). point [nodes, m], price [nodes, S]. closed: nothing better is left. lowest: bound of
-    what is open. taken: a better allocation (rows of the part), of that worth; None without. begin [m]: point at the root.
-    left [m]: choices that the root leaves. leaves [K, G]: allocations too near the best for a bound to exclude them;
-    the checker evaluates them one by one.
+    what is open. taken: a better allocation (rows of the part), of that worth; None without. begin [m]: point at the
+    root. left [m]: choices that the root leaves. leaves [K, G]: allocations too near the best for a bound to exclude
+    them; the checker evaluates them one by one.
     """
 
     minorant: Minorant
