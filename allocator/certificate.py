@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from allocator.certificate_dual import Dual, DualTree
 from allocator.certificate_tree import Tree
 
 
@@ -88,4 +89,4 @@ class Cases:
     kind: ClassVar[str] = "tree"
 
 
-Certificate = Multipliers | Core | Enumeration | Cases | Threshold | Tree
+Certificate = Multipliers | Core | Enumeration | Cases | Threshold | Tree | Dual | DualTree

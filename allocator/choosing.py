@@ -6,13 +6,13 @@ import math
 
 from allocator.features import LINEAR
 from allocator.problem import Problem
-from allocator.quadratic import DENSE
 
 FEW = 20_000
 FEW_ROWS = 4
 SEVERAL_GROUPS = 1_000
 COUPLED_GROUPS = 2_000
 COUPLINGS = frozenset({"max_distinct", "implies", "cardinality"})
+QUADRATIC = LINEAR | {"pairs", "basis"}
 ENGINE = LINEAR | {"loss_budgets", "pnorm_loss", "max_loss"}
 
 
@@ -24,9 +24,9 @@ def choose_solver(problem: Problem | None) -> tuple[str, str]:
     if count <= FEW:
         return "brute_force", f"only {count} allocations: all of them can be looked at"
     groups, parts = problem.group_count, problem.features
-    if parts & {"pairs", "basis"} and parts <= LINEAR | {"pairs", "basis"} and problem.choice_count <= DENSE:
-        return "cvxpy_qp", "interactions: a search with pairs of moves, beside a bound from a relaxation"
     if parts & {"pairs", "basis"}:
+        if parts <= QUADRATIC:
+            return "quadratic", "our own engine for losses with interactions: bounds, proofs and local search"
         return "ortools_cpsat", f"it takes {', '.join(sorted(parts))}"
     if parts <= ENGINE and "several_budgets" not in parts:
         return "exact", "one budget over sums: the engine proves the optimum at any size"

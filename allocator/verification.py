@@ -12,6 +12,7 @@ import numpy as np
 
 from allocator.bounds import find_prices
 from allocator.certificate import Cases, Core, Enumeration, Multipliers, Threshold
+from allocator.certificate_dual import Dual, DualTree
 from allocator.certificate_tree import Tree
 from allocator.checks.core import exhaust
 from allocator.checks.enumeration import MOST_ALLOCATIONS, enumerate_all, small_enough
@@ -21,6 +22,7 @@ from allocator.errors import UnsupportedError
 from allocator.evaluation import Outcome, lexicographic, scale_of
 from allocator.linear import Linear, linearise
 from allocator.problem import Problem
+from allocator.quadratic import quadratic
 from allocator.reduce import Reduced
 from allocator.solution import Allocation, Answer, Solution
 
@@ -104,6 +106,12 @@ def _legible(answer: Answer) -> tuple[Answer, tuple[str, ...]]:
         except (TypeError, ValueError, OverflowError):
             reasons.append(f"the backend's certificate of kind {certificate.kind!r} does not hold prices")
             certificate = None
+    if isinstance(certificate, Dual | DualTree):
+        try:
+            certificate = certificate.tidy()
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            reasons.append(f"the backend's certificate of kind {certificate.kind!r} cannot be read: {error}")
+            certificate = None
     bound = None if bound is None else float(bound)
     return dataclasses.replace(answer, claim=claim, claimed_bound=bound, certificate=certificate), tuple(reasons)
 
@@ -121,9 +129,12 @@ def _is_number(value: Any) -> bool:
 
 def _separable(problem: Problem) -> Linear | None:
     try:
-        return linearise(problem)
+        if not problem.features & {"pairs", "basis"}:
+            return linearise(problem)
+        model = quadratic(problem)
     except UnsupportedError:
         return None
+    return None if len(model.pair) or len(model.eigenvalues) else model.linear
 
 
 def _accept(problem: Problem, reduced: Reduced, answer: Answer) -> tuple[Outcome | None, tuple[str, ...]]:
@@ -187,7 +198,8 @@ def _infeasibility(reduced: Reduced, linear: Linear | None, answer: Answer) -> t
         if proves_infeasible(linear, tuple(values.get(i, 0.0) for i in kept)):
             prices = {i: values.get(i, 0.0) for i in kept}
             return "multipliers", "the budget rows exclude each other (proved by multipliers)", prices
-    if separable and isinstance(answer.certificate, Tree | Cases) and _covered(linear, answer.certificate, math.inf, 0):
+    whole = separable or len(kept) == len(given.budgets)
+    if whole and isinstance(answer.certificate, Tree | Cases) and _covered(linear, answer.certificate, math.inf, 0):
         return "tree", "no allocation keeps every budget and coupling (proved by cases)", {}
     wanted = answer.claim == "infeasible" or isinstance(answer.certificate, Enumeration)
     if small_enough(given, MOST_ALLOCATIONS if wanted else EAGER_ALLOCATIONS):
@@ -240,6 +252,8 @@ class _Proof:
     def run(self) -> None:
         if self.linear is not None and not lexicographic(self.problem):
             self._by_prices(self.linear)
+        if isinstance(self.answer.certificate, Dual | DualTree):
+            self._by_duals(self.answer.certificate)
         if applies(self.problem):
             self._by_threshold()
         if not self.optimal:
@@ -275,6 +289,26 @@ class _Proof:
                 self.bound = min(linear.objective(bound), self.outcome.objective)
         if _covered(linear, given, total, allowed):
             self.optimal, self.kind = True, "tree"
+
+    def _by_duals(self, given: Dual | DualTree) -> None:
+        """Interactions: a bound from bent functions, and the proof where their tree leaves nothing open."""
+        from allocator.checks.dual import dual_bound  # these two are loaded when they are needed
+        from allocator.checks.dual_tree import check_dual_tree
+
+        try:
+            model = quadratic(self.problem)
+        except UnsupportedError:
+            return
+        objective = self.outcome.objective
+        if isinstance(given, Dual):
+            total, proved = dual_bound(model, given, model.linear.free), False
+        else:
+            found = check_dual_tree(model, given, objective, self.tolerance)
+            total, proved = found.lowest, found.proved and given.level is None
+        if math.isfinite(total) or proved:
+            self.linear, self.values, self.kind = model.linear, given.values, "tree" if proved else "dual"
+            self.bound = min(model.linear.objective(total), objective)
+            self.optimal = proved or self.bound >= objective - self.tolerance
 
     def _by_threshold(self) -> None:
         """The least maximum, where a row or prices exclude the next lower one; without a certificate by own prices."""

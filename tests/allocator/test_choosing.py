@@ -12,6 +12,7 @@ from allocator.choosing import choose_solver
 from allocator.features import ALL, MEANING
 from allocator.problem import Problem
 from allocator.reduce import reduce
+from allocator.statement import Basis, MaxDistinct
 from allocator.testing.random_problems import random_rows
 
 
@@ -42,6 +43,18 @@ def test_one_budget_goes_to_the_engine_at_any_size() -> None:
     assert choose_solver(Problem.from_arrays(scores, scores))[0] == "exact"
     assert choose_solver(Problem.from_arrays(scores[:100], scores[:100], budgets={"cost": 3}))[0] == "exact"
     assert choose_solver(None)[0] == "brute_force"
+
+
+def test_interactions_go_to_our_own_engine_unless_something_else_needs_another() -> None:
+    problem = Problem.from_arrays(np.zeros((30, 4)), np.zeros((30, 4)), budgets={"cost": 3})
+    joined = problem.replace(interactions=(Basis("score", np.ones(1), np.ones((120, 1))),))
+    assert choose_solver(joined)[0] == "quadratic"
+    assert (
+        choose_solver(joined.replace(couplings=(MaxDistinct(count=2, groups=tuple(range(30))),)))[0] == "ortools_cpsat"
+    )
+    few = Problem.from_arrays(np.zeros((4, 4)), np.zeros((4, 4)))
+    few = few.replace(interactions=(Basis("score", np.ones(1), np.ones((16, 1))),))
+    assert choose_solver(few)[0] == "brute_force"
 
 
 def test_several_budgets_go_to_the_engine_while_that_is_quick() -> None:

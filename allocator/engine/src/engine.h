@@ -20,6 +20,9 @@ PyObject *several_stair(PyObject *self, PyObject *args);
 PyObject *several_through(PyObject *self, PyObject *args);
 PyObject *several_table(PyObject *self, PyObject *args);
 
+PyObject *quadratic_search(PyObject *self, PyObject *args);
+PyObject *quadratic_tree(PyObject *self, PyObject *args);
+
 /* Seconds on a clock that never goes back. */
 double now_seconds(void);
 

@@ -22,6 +22,8 @@ static PyMethodDef methods[] = {
     {"several_stair", several_stair, METH_VARARGS, "Dynamic programme of one row in integers, from the back."},
     {"several_through", several_through, METH_VARARGS, "The same from both ends: the bound through each choice."},
     {"several_table", several_table, METH_VARARGS, "Orders a table of completions as a k-d tree; frame in."},
+    {"quadratic_search", quadratic_search, METH_VARARGS, "Local search with interactions; frame in, rows out."},
+    {"quadratic_tree", quadratic_tree, METH_VARARGS, "Branch and bound on a convex minorant; frame in."},
     {NULL, NULL, 0, NULL},
 };
 
