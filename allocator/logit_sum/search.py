@@ -109,7 +109,7 @@ class _Search:
         self._rows = _Rows(self.linear)
         self._moves = np.flatnonzero(self.linear.free)
         positions = logit_sum.deltas.shape[1]
-        few = max(1, min(positions, SCREENED // max(1, problem.choice_count * logit_sum.deltas.shape[2])))
+        few = max(1, min(positions, SCREENED // max(1, len(logit_sum.deltas) * logit_sum.deltas.shape[2])))
         self._screen = logit_sum if few == positions else logit_sum.at(np.arange(few) * positions // few)
 
     def repaired(self, rows: IntArray) -> IntArray | None:
@@ -215,7 +215,7 @@ class _Search:
         if few < positions:
             wanted = np.arange(few) * positions // few
             screen, total = screen.at(wanted), total[wanted]
-        steps = screen.deltas[moves].astype(np.float32) - screen.deltas[rows[self.problem.group_of[moves]]]
+        steps = screen.of(moves).astype(np.float32) - screen.of(rows[self.problem.group_of[moves]])
         tangents = screen.positions.tangents(total, steps)
         return np.asarray(tangents @ tangents.T / few)
 
