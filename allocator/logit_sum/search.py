@@ -70,7 +70,7 @@ def improve(
     Groups that same_choice joins three or more at a time do not move together.
 
     Raises:
-        UsageError: other choices than the predictor's; no start that is feasible or can be repaired.
+        UsageError: other choices than the predictor's, or such as it has no deltas of; no start that is feasible or can be repaired.
         UnsupportedError: a budget row that is neither a sum over groups nor a mask.
     """
     if not np.array_equal(problem.indptr, logit_sum.problem.indptr):
@@ -78,6 +78,9 @@ def improve(
             f"the predictor was loaded for {logit_sum.problem.choice_count} choices, and this problem has "
             f"{problem.choice_count}, or others per group: load it for the problem that is to be searched"
         )
+    unknown = int((problem.free & (logit_sum.place < 0)).sum())
+    if unknown:
+        raise UsageError(f"{unknown} choices that may be taken have no logit deltas: forbid them, or measure them too")
     search = _Search(problem, logit_sum, predictions, pairs)
     values: list[float | None] = []
     for start in starts:
