@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from allocator.errors import UnsupportedError
 from allocator.features import LINEAR
 from allocator.interaction_search import InteractionSearch
 from allocator.logit_sum import LogitSum, improve
@@ -95,12 +94,8 @@ def by_measurement(
             yield from joint
         progress("refine: solving", done, steps)
     starts = [one.choice for one in distinct(found)]
-    try:
-        improved = improve(problem, predictor, starts, kicks=LOGIT_KICKS, seed=seed)
-    except UnsupportedError:  # a budget that is no sum over groups: the others stand
-        return
-    finally:
-        progress("refine: solving", steps, steps)
+    improved = improve(problem, predictor, starts, kicks=LOGIT_KICKS, seed=seed)
+    progress("refine: solving", steps, steps)
     yield Candidate("logit sum", improved.choice.astype(np.int64))
 
 

@@ -213,9 +213,7 @@ def _selection(
     return select(problem, rows, untrusted, cuts=cuts(parted), whole=whole, passes=passes, resource=resource)
 
 
-def _best(
-    parted: Workload, problem: Problem, found: list[Candidate], folder: Path, tick: Progress
-) -> list[Candidate]:
+def _best(parted: Workload, problem: Problem, found: list[Candidate], folder: Path, tick: Progress) -> list[Candidate]:
     """The one of least divergence on the validation data."""
     if len(found) < 2:
         return found
