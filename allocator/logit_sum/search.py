@@ -70,7 +70,8 @@ def improve(
     Groups that same_choice joins three or more at a time do not move together.
 
     Raises:
-        UsageError: other choices than the predictor's, or such as it has no deltas of; no start that is feasible or can be repaired.
+        UsageError: other choices than the predictor's, or such as it has no deltas of; no start that is feasible or can
+            be repaired.
         UnsupportedError: a budget row that is neither a sum over groups nor a mask.
     """
     if not np.array_equal(problem.indptr, logit_sum.problem.indptr):

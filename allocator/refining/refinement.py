@@ -38,6 +38,7 @@ from profilers._trust import LIMIT
 
 PASSES = 10.0
 """Forward and backward passes over the calibration data that measuring single choices may take unless told."""
+NO_BUDGET = "there is no budget, so that nothing need be compressed: give one, such as weight_bytes=25%"
 
 Progress = Callable[[str, int, int], None]
 
@@ -123,8 +124,7 @@ def refine(
             little calibration data; a choice or a group that cannot be measured, see `measuring`.
         ActionError: an action that cannot be done to its layer.
     """
-    if not passes > 0:
-        raise UsageError(f"passes={passes}: give a number above 0, such as {PASSES:g}")
+    require_passes(passes)
     stated = apply_budgets(problem, budgets)
     _refuse(stated)
     tick = progress or (lambda stage, done, total: None)
@@ -178,10 +178,16 @@ class Given:
         return Answer(choice=start)
 
 
+def require_passes(passes: float) -> None:
+    """Refuse what is no number of passes."""
+    if not passes > 0:
+        raise UsageError(f"passes={passes}: give a number above 0, such as {PASSES:g}")
+
+
 def _refuse(problem: Problem) -> None:
     """What refining cannot mean."""
     if not problem.budgets:
-        raise UsageError("there is no budget, so that nothing need be compressed: give one, such as weight_bytes=25%")
+        raise UsageError(NO_BUDGET)
     if list(problem.minimize) != ["loss"]:
         raise UsageError(
             f"the problem minimises {', '.join(problem.minimize)}, and refining minimises the divergence alone: give "

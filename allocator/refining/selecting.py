@@ -12,8 +12,8 @@ from allocator.statement import BoolArray, FloatArray, IntArray, SameChoice
 
 EACH = 1 / 6
 """Passes forward and back that one choice takes on all samples: half a forward pass, since blocks before the changed
-layer are remembered. Measured on the networks of Fashion-MNIST: .17 to .19 on 256 images, .20 to .31 on 64, where what a
-call costs however few its images shows."""
+layer are remembered. Measured on the networks of Fashion-MNIST: .17 to .19 on 256 images and .20 to .31 on 64, where
+it shows what a call costs however few its images are."""
 
 
 @dataclass(frozen=True, eq=False)

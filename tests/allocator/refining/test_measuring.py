@@ -60,7 +60,7 @@ def test_choices_that_were_not_measured_are_forbidden_and_take_no_memory(workloa
     assert not found.stderr["kl"][others].any()
     (basis,) = (one for one in found.interactions if one.score == "kl")
     assert not basis.vectors[others].any()
-    with pytest.raises(UsageError, match="choice 'int2' of group 'stem.0' has no logit deltas"):
+    with pytest.raises(UsageError, match=r"choice 'int2' of group 'stem\.0' has no logit deltas"):
         predictor.predict([0] * found.group_count)
 
 
@@ -126,7 +126,7 @@ def test_a_problem_of_another_tool_is_measured_under_its_own_names(workload, spa
 
 
 def test_what_cannot_be_measured_is_refused(workload, profiled, tmp_path):
-    with pytest.raises(UsageError, match="choice 'int2' of group 'stem.0' has no action"):
+    with pytest.raises(UsageError, match=r"choice 'int2' of group 'stem\.0' has no action"):
         measure(workload, profiled.replace(action_code=None, action_table=()), tmp_path)
     rows = foreign()
     two = dataclasses.replace(rows.modules, table=("stem.0", "body.2", "head")) if rows.modules else None

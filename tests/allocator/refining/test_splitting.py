@@ -1,7 +1,6 @@
 """Calibration data cut in two: nothing is lost, nothing is shared, batches that hang together stay whole."""
 
 import pytest
-import torch
 
 from allocator.errors import UsageError
 from allocator.refining.samples import cuts
