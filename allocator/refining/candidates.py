@@ -22,7 +22,7 @@ SHARES = (0.5, 1.0)
 """Of the interactions, to which measured ones are counted: too few samples make strong ones look better than true."""
 KICKS = 10
 """Of a search with interactions: as good as annealing's 880 steps on 22 groups, in a tenth of its time."""
-LOGIT_KICKS = 4
+LOGIT_KICKS = 3
 """Of the search by logit sums, where each costs ten times as much."""
 SEARCHED = LINEAR | {"pairs", "basis"}
 WITH_COUPLINGS = "annealing"

@@ -150,7 +150,8 @@ def test_no_allocation_is_an_error(bench):
         bench.predictor("ggn").allocate(1)
 
 
-def test_absent_predictors_are_named(bench):
+def test_absent_predictors_are_named(bench, monkeypatch):
+    monkeypatch.delitem(MAKERS, "refined")
     for row in ("whole refined", "allocated refined", "refine cost"):
         with pytest.raises(UsageError, match="no predictor is called 'refined'"):
             ROWS[row](bench)
