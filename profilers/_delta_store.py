@@ -23,7 +23,7 @@ class DeltaStore:
     def __init__(self, folder: Path, plan: Plan, form: Form, samples: int | None) -> None:
         self._sketches = 0 if form.whole else form.sketches
         manifest = Manifest(
-            model_sha256=model_sha256(plan.workload.model),
+            model_sha256=plan.model_sha256 or model_sha256(plan.workload.model),
             calibration=plan.workload.digests("calibration")[:samples],
             groups=[
                 StoredGroup(

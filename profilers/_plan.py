@@ -67,7 +67,8 @@ class Plan:
     """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group.
 
     ``parts`` keeps what is finished of a long measurement; ``memory`` what later shards of it can use again;
-    ``workers`` says where shards run.
+    ``workers`` says where shards run; ``model_sha256`` is of the network as it was handed in, before its attention was
+    opened, None where nobody said.
     """
 
     workload: Workload
@@ -76,6 +77,7 @@ class Plan:
     parts: Parts = field(default_factory=Parts)
     memory: dict[object, Any] = field(default_factory=dict)
     workers: Workers = field(default_factory=Workers)
+    model_sha256: str | None = None
 
 
 def plan(workload: Workload, space: Space) -> Plan:

@@ -87,7 +87,7 @@ def measured_rows(
         laid_out = plan(workload, space)
         sets = coupled(laid_out, space, couple)
         parts = Parts(resume, _identity(laid_out, digests["calibration"], before))
-        laid_out = replace(laid_out, parts=parts, workers=workers)
+        laid_out = replace(laid_out, parts=parts, workers=workers, model_sha256=before)
         for statistic in statistics:
             _gather(found, statistic, statistic.measure(laid_out, progress))
     if not found.scores:

@@ -23,7 +23,7 @@ def refine_command(
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to profile instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to profile.")] = None,
     budget: Annotated[list[str] | None, typer.Option(help="r=V; replaces that of the problem.")] = None,
-    passes: Annotated[float, typer.Option(help="Forward and backward passes that measuring may take, about.")] = 20.0,
+    passes: Annotated[float, typer.Option(help="Forward and backward passes that measuring may take, about.")] = 6.0,
     seed: Annotated[int, typer.Option(help="Of solvers and search.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Processes that share the measurements; -1: one per core.")] = None,
     problem_out: Annotated[str | None, typer.Option(help="Where to write the problem with measured losses.")] = None,
@@ -37,8 +37,11 @@ def refine_command(
     from allocator.formats.files import require_writable
     from allocator.formats.problems import load_problem, save_problem
     from allocator.profiling import profile
-    from allocator.refining.refinement import refine
+    from allocator.refining.refinement import NO_BUDGET, refine, require_passes
 
+    require_passes(passes)
+    if problem is None and not budget:
+        raise UsageError(NO_BUDGET)
     if out == "-":
         raise UsageError("--out -: give a file; what is finished is kept beside it")
     if problem is not None and any(option is not None for option in (space, bits, ranks)):

@@ -50,8 +50,11 @@ class Weights:
 
     def key(self, rows: IntArray) -> tuple[Any, ...]:
         """What a measurement of these rows depends on, beside the network and the data: weights and their actions."""
-        steps = [step for row in rows.tolist() for step in self._steps[row]]
-        return tuple(sorted((step.unit.name, repr(step.action)) for step in steps))
+        return tuple(sorted(unit for row in rows.tolist() for unit in self.units(row)))
+
+    def units(self, row: int) -> list[tuple[str, str]]:
+        """(first module name, action) of every stored weight that a row is about."""
+        return [(step.unit.name, repr(step.action)) for step in self._steps[row]]
 
     def changes(self, rows: IntArray) -> list[Change]:
         """What stands in for the weights when these rows are taken, at most one of each group."""

@@ -40,15 +40,22 @@ class LogitSum:
         problem: as stated; deltas belong to its rows.
         deltas: of every choice [N, P, F], in any floating type; 0 for one that changes nothing.
         positions: the float network's side.
+        place: where the deltas of each choice stand [N], if they are [n, P, F] of n choices alone; −1: it has none.
     """
 
-    def __init__(self, problem: Problem, deltas: NDArray[Any], positions: Positions) -> None:
-        wanted = (problem.choice_count, len(positions.top), positions.width)
+    def __init__(
+        self, problem: Problem, deltas: NDArray[Any], positions: Positions, place: IntArray | None = None
+    ) -> None:
+        count = problem.choice_count if place is None else len(deltas)
+        wanted = (count, len(positions.top), positions.width)
         if deltas.shape != wanted:
             raise UsageError(f"logit deltas have shape {deltas.shape}; {wanted} is choices, positions, numbers each")
+        if place is not None and (place.shape != (problem.choice_count,) or not (place < count).all()):
+            raise UsageError(f"places of logit deltas: one below {count} for each of {problem.choice_count} choices")
         self.problem = problem
         self.deltas = deltas
         self.positions = positions
+        self.place = np.arange(count) if place is None else place
         self.__qualname__ = "LogitSum"  # how solvers write it down
 
     @staticmethod
@@ -102,7 +109,7 @@ class LogitSum:
         for part in self._parts(len(rows), math.prod(shape)):
             total = np.zeros((len(rows[part]), *shape))
             for taken in rows[part].T:
-                total += self.deltas[taken]
+                total += self.of(taken)
             out[part] = self.positions.divergence(total).mean(-1)
         return out
 
@@ -126,8 +133,21 @@ class LogitSum:
 
         Raises:
             ValueError: it is none of this problem.
+            UsageError: a choice of it has no deltas.
         """
-        return self.problem.evaluate(choice).rows
+        rows = self.problem.evaluate(choice).rows
+        lacking = rows[self.place[rows] < 0]
+        if len(lacking):
+            group = self.problem.groups[int(self.problem.group_of[lacking[0]])].name
+            raise UsageError(
+                f"choice {self.problem.choice_name(int(lacking[0]))!r} of group {group!r} has no logit deltas: it was "
+                "not measured, so nothing is predicted of it"
+            )
+        return rows
+
+    def of(self, rows: IntArray) -> NDArray[Any]:
+        """Deltas of rows [R, P, F] that have some."""
+        return np.asarray(self.deltas[self.place[rows]])
 
     def total(self, rows: IntArray) -> FloatArray:
         """Σ δ of the taken rows [P, F]."""
@@ -142,19 +162,19 @@ class LogitSum:
         for part in self._parts(len(moves), total.size):
             now = np.broadcast_to(total, (len(moves[part]), *total.shape)).copy()
             for rows in moves[part].T:
-                now += self.deltas[rows]
-                now -= self.deltas[taken[self.problem.group_of[rows]]]
+                now += self.of(rows)
+                now -= self.of(taken[self.problem.group_of[rows]])
             out[part] = self.positions.divergence(now).mean(-1)
         return out
 
     def at(self, wanted: IntArray) -> LogitSum:
         """The same at some positions alone, to screen with."""
-        return LogitSum(self.problem, self.deltas[:, wanted], self.positions.take(wanted))
+        return LogitSum(self.problem, self.deltas[:, wanted], self.positions.take(wanted), self.place)
 
     def _total(self, rows: IntArray, positions: int) -> FloatArray:
         total = np.zeros((positions, self.deltas.shape[2]))
-        for row in rows.tolist():
-            total += self.deltas[row, :positions]
+        for place in self.place[rows].tolist():
+            total += self.deltas[place, :positions]
         return total
 
     @staticmethod

@@ -71,7 +71,8 @@ def improve(
     Groups that same_choice joins three or more at a time do not move together.
 
     Raises:
-        UsageError: other choices than the predictor's; no start that is feasible or can be repaired.
+        UsageError: other choices than the predictor's, or such as it has no deltas of; no start that is feasible or can
+            be repaired.
         UnsupportedError: a budget row that is neither a sum over groups nor a mask.
     """
     if not np.array_equal(problem.indptr, logit_sum.problem.indptr):
@@ -79,6 +80,9 @@ def improve(
             f"the predictor was loaded for {logit_sum.problem.choice_count} choices, and this problem has "
             f"{problem.choice_count}, or others per group: load it for the problem that is to be searched"
         )
+    unknown = int((problem.free & (logit_sum.place < 0)).sum())
+    if unknown:
+        raise UsageError(f"{unknown} choices that may be taken have no logit deltas: forbid them, or measure them too")
     search = _Search(problem, logit_sum, predictions, pairs)
     values: list[float | None] = []
     for start in starts:
@@ -110,7 +114,7 @@ class _Search:
         self._rows = RowUse(self.linear)
         self._moves = np.flatnonzero(self.linear.free)
         positions = logit_sum.deltas.shape[1]
-        few = max(1, min(positions, SCREENED // max(1, problem.choice_count * logit_sum.deltas.shape[2])))
+        few = max(1, min(positions, SCREENED // max(1, len(logit_sum.deltas) * logit_sum.deltas.shape[2])))
         self._screen = logit_sum if few == positions else logit_sum.at(np.arange(few) * positions // few)
 
     def repaired(self, rows: IntArray) -> IntArray | None:
@@ -216,7 +220,7 @@ class _Search:
         if few < positions:
             wanted = np.arange(few) * positions // few
             screen, total = screen.at(wanted), total[wanted]
-        steps = screen.deltas[moves].astype(np.float32) - screen.deltas[rows[self.problem.group_of[moves]]]
+        steps = screen.of(moves).astype(np.float32) - screen.of(rows[self.problem.group_of[moves]])
         tangents = screen.positions.tangents(total, steps)
         return np.asarray(tangents @ tangents.T / few)
 

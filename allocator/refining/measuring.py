@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from allocator.actions import parse
-from allocator.errors import UsageError
 from allocator.logit_sum import LogitSum
 from allocator.problem import Problem
 from allocator.profiling import profile
+from allocator.refining.menus import Menus, menus_of
 from allocator.refining.selecting import Selection
-from allocator.space import Rule, Space
-from allocator.statement import Basis, IntArray, Loss
+from allocator.statement import Basis, IntArray, Loss, Notes
 from allocator.workload import Workload
+from profilers._groups import model_sha256
 from profilers.kl import Kl
 
 Progress = Callable[[str, int, int], None]
@@ -29,7 +28,8 @@ def measured(
 ) -> tuple[Problem, LogitSum]:
     """The problem with measured divergences as its loss, interactions from the logit deltas, and what predicts both.
 
-    Choices that were not measured are forbidden in it, and keep their other scores.
+    Choices that were not measured are forbidden in it, with 0 as the score ``kl``; they keep their other scores. How
+    many samples and choices were measured stands in ``meta.refine``.
 
     Args:
         workload: its calibration data are measured on.
@@ -41,28 +41,34 @@ def measured(
 
     Raises:
         UsageError: a choice without an action; a group that is not one stored weight of the network.
+        ActionError: an action that cannot be done to its layer.
     """
-    space = _space(problem, np.flatnonzero(selection.rows))
-    statistic = Kl(samples=selection.samples, deltas=str(folder / "deltas"), interactions=True)
+    space = menus_of(problem, workload.model, selection.rows)
+    deltas = folder / f"deltas-{_identity(workload, space, selection.samples)}"
+    statistic = Kl(samples=selection.samples, deltas=str(deltas), interactions=True)
     found = profile(workload, space, statistic, progress, folder / "parts", jobs)
-    place = _places(problem, found, np.flatnonzero(selection.rows))
+    place = _places(problem, space, found)
     known = place >= 0
-    score = np.where(known, found.scores[SCORE][place], problem.unary)
-    stderr = np.where(known, found.stderr[SCORE][place], 0.0)
+    spec = {**found.score_specs[SCORE], "profiler": repr(dataclasses.replace(statistic, deltas=""))}
+    kept = problem.with_scores(
+        {SCORE: np.where(known, found.scores[SCORE][place], 0.0)},
+        {SCORE: np.where(known, found.stderr[SCORE][place], 0.0)},
+        {SCORE: spec},
+    )
     bases = tuple(
         Basis(SCORE, one.eigenvalues, np.where(known[:, None], one.vectors[place], 0.0))
         for one in found.interactions
         if isinstance(one, Basis)
     )
-    others = tuple(one for one in problem.interactions if one.score != SCORE)
-    kept = problem.with_scores({SCORE: score}, {SCORE: stderr}, {SCORE: found.score_specs[SCORE]})
-    remainder = {name: column for name, column in kept.remainder.items() if name != SCORE}
     stated = kept.replace(
-        allowed=known & problem.free, loss=Loss({SCORE: 1.0}), interactions=(*others, *bases), remainder=remainder
+        allowed=known if problem.allowed is None else known & problem.allowed,
+        loss=Loss({SCORE: 1.0}),
+        interactions=(*(one for one in problem.interactions if one.score != SCORE), *bases),
+        remainder={name: column for name, column in kept.remainder.items() if name != SCORE},
+        notes=_noted(problem.notes, selection),
     )
-    predictor = LogitSum.load(folder / "deltas", found)
-    deltas = np.where(known[:, None, None], predictor.deltas[place], predictor.deltas.dtype.type(0))
-    return stated, LogitSum(stated, deltas, predictor.positions)
+    predictor = LogitSum.load(deltas, found)
+    return stated, LogitSum(stated, predictor.deltas, predictor.positions, place)
 
 
 def separable(problem: Problem) -> Problem:
@@ -72,7 +78,7 @@ def separable(problem: Problem) -> Problem:
 
 
 def scaled(problem: Problem, share: float) -> Problem:
-    """The same with the interactions of its loss counted at that share."""
+    """The same with the interactions of its loss that are a basis counted at that share."""
     terms = set(problem.loss.terms)
     return problem.replace(
         interactions=tuple(
@@ -84,42 +90,25 @@ def scaled(problem: Problem, share: float) -> Problem:
     )
 
 
-def _space(problem: Problem, rows: IntArray) -> Space:
-    """One rule per group, by module names, with the actions of these rows; nothing for all other layers."""
-    rules = []
-    for group in problem.groups:
-        own = [choice for choice in group.choices if choice.row in set(rows.tolist())]
-        for choice in own:
-            if choice.action is None:
-                raise UsageError(
-                    f"choice {choice.name!r} of group {group.name!r} has no action, so it cannot be measured: give "
-                    "every choice one, or forbid it"
-                )
-        if own:
-            names = "|".join(map(re.escape, group.modules))
-            rules.append(Rule(modules=f"re:{names}", choices=tuple(dict(choice.action or {}) for choice in own)))
-    return Space((*rules, Rule(modules="*", choices="skip")))
-
-
-def _places(problem: Problem, found: Problem, rows: IntArray) -> IntArray:
-    """Row of `found` that is the same action on the same weight, for these rows; −1 elsewhere [N]."""
-    owner = {module: group.index for group in found.groups for module in group.modules}
-    actions = [
-        {parse(dict(choice.action)).to_json().__repr__(): choice.row for choice in group.choices if choice.action}
-        for group in found.groups
-    ]
+def _places(problem: Problem, space: Menus, found: Problem) -> IntArray:
+    """Row of `found` that measures each row; −1 for those that were not measured [N]."""
     place = np.full(problem.choice_count, -1, np.int64)
-    wanted = set(rows.tolist())
-    for group in problem.groups:
-        units = {owner[module] for module in group.modules if module in owner}
-        own = [choice for choice in group.choices if choice.row in wanted]
-        if own and len(units) != 1:
-            raise UsageError(
-                f"group {group.name!r} spans {len(units)} stored weights of the network ({', '.join(group.modules)}): "
-                "refining measures one weight at a time; state the problem with one group per weight and couple them "
-                "with same_choice"
-            )
-        for choice in own:
-            key = parse(dict(choice.action or {})).to_json().__repr__()
-            place[choice.row] = actions[next(iter(units))].get(key, -1)
+    for own in found.groups:
+        wanted = {choice.name: choice.row for choice in problem.groups[space.groups[own.name]].choices}
+        for choice in own.choices:
+            place[wanted[choice.name]] = choice.row
     return place
+
+
+def _identity(workload: Workload, space: Menus, samples: int) -> str:
+    """What the deltas depend on, so that a folder takes those of other choices or data beside them."""
+    menus = [(unit, [(item.name, item.action.to_json()) for item in own]) for unit, own in space.menus.items()]
+    everything = (model_sha256(workload.model), workload.digests("calibration"), samples, menus)
+    return hashlib.sha256(repr(everything).encode()).hexdigest()[:16]
+
+
+def _noted(notes: Notes, selection: Selection) -> Notes:
+    if not (notes.meta is None or isinstance(notes.meta, Mapping)):
+        return notes
+    about = {"samples": selection.samples, "choices": int(selection.rows.sum())}
+    return dataclasses.replace(notes, meta={**(notes.meta or {}), "refine": about})

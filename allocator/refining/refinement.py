@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.budgets import apply_budgets
-from allocator.errors import UsageError
+from allocator.errors import SolverError, UsageError
 from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.measuring import Losses, kept_parts, measured
 from allocator.faithfulness.weights import Weights
 from allocator.features import ALL
+from allocator.logit_sum import LogitSum
 from allocator.pipeline import solve
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.refining import measuring
-from allocator.refining.candidates import Candidate, by_measurement, by_profile, distinct
+from allocator.refining.candidates import Candidate, by_measurement, by_profile, distinct, uniform
+from allocator.refining.samples import cuts
 from allocator.refining.selecting import Selection, select, untrusted_rows
 from allocator.refining.splitting import split
 from allocator.solution import Answer, Solution
@@ -34,8 +36,9 @@ from allocator.workload import Workload
 from profilers._fast_path import opened
 from profilers._trust import LIMIT
 
-PASSES = 20.0
-"""Forward and backward passes over the calibration data that measuring may take unless told."""
+PASSES = 6.0
+"""Forward and backward passes over the calibration data that measuring single choices may take unless told."""
+NO_BUDGET = "there is no budget, so that nothing need be compressed: give one, such as weight_bytes=25%"
 
 Progress = Callable[[str, int, int], None]
 
@@ -52,7 +55,8 @@ class Refined:
         predicted: the same as the logit sum predicts it.
         gain: loss of the best uniform allocation less that of the winner, paired; None where none is feasible.
         reason: why the winner won, in words.
-        passes: forward and backward passes that measuring took, about.
+        passes: forward and backward passes that measuring single choices took, about.
+        samples: of the calibration data that single choices were measured on.
         predictor: the logit sum of `problem`.
     """
 
@@ -64,13 +68,15 @@ class Refined:
     gain: Measured | None
     reason: str
     passes: float
-    predictor: Any = field(repr=False)
+    samples: int
+    predictor: LogitSum = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: the winner, the reason, and every candidate with its figures."""
         return {
             "reason": self.reason,
             "passes": self.passes,
+            "samples": self.samples,
             "gain_over_uniform": None if self.gain is None else vars(self.gain),
             "candidates": [
                 {"name": one.name, "validation_kl": loss.value, "stderr": loss.stderr, "predicted_kl": predicted}
@@ -93,61 +99,72 @@ def refine(
 ) -> Refined:
     """Solve a profiled problem, measure the choices that its solution may rest on, solve again, and validate.
 
-    1. The problem is solved as it is: with its interactions, without them, and uniformly.
-    2. Single choices are measured on three quarters of the calibration data (KL and logit deltas): all of them if
-       ``passes`` allow, else on fewer samples, else those around these solutions, untrusted ones first.
+    1. The problem is solved as it is: with its interactions and without them. Every feasible uniform allocation is
+       measured on the last quarter of the calibration data; the best of them stays.
+    2. Single choices are measured on the other three quarters (KL and logit deltas): all of them if ``passes`` allow,
+       else on fewer samples, else those around these solutions, untrusted ones first.
     3. It is solved again by measured divergences: additive, with measured interactions, and by a search that predicts
        KL(p ‖ softmax(z + Σ δ)) of whole allocations.
-    4. Every distinct allocation is measured on the last quarter, and the one of least KL is returned. The best uniform
-       allocation within the budgets is one of them, so the result is never worse than uniform there.
+    4. Every distinct allocation is measured on the last quarter, and the one of least KL is returned: never a worse one
+       than the best uniform allocation there.
 
     Args:
         workload: the network and its data; the evaluation data are not looked at.
-        problem: a profile of that network, one stored weight to a group, every choice with its action.
+        problem: a profile of that network, one stored weight to a group, every choice with its action. Its loss is only
+            where the search begins; what is minimised is the divergence.
         budgets: replace those of the problem, as in `solve`.
-        passes: forward and backward passes over the calibration data for step 2, about.
+        passes: forward and backward passes over the calibration data for step 2, about; all else takes some more.
         seed: of solvers and search.
         jobs: processes that share the measurements, as in `profile`.
         resume: a folder for finished measurements; what lies there is not measured again.
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
-        UsageError: no budget; passes not above 0; nothing feasible; too little calibration data; see `measuring`.
+        UsageError: no budget, or one on a loss; something else is minimised; passes not above 0; nothing feasible; too
+            little calibration data; a choice or a group that cannot be measured, see `measuring`.
+        ActionError: an action that cannot be done to its layer.
     """
-    if not passes > 0:
-        raise UsageError(f"passes={passes}: give a number above 0, such as {PASSES:g}")
+    require_passes(passes)
     stated = apply_budgets(problem, budgets)
-    if not stated.budgets:
-        raise UsageError("there is no budget, so that nothing need be compressed: give one, such as weight_bytes=25%")
+    _refuse(stated)
     tick = progress or (lambda stage, done, total: None)
     parted = split(workload)
-    first = by_profile(stated, seed)
-    if not first:
+    first, plain = by_profile(stated, seed), uniform(stated)
+    if not first and not plain:
         raise UsageError("no allocation within the budgets was found: see what `allocator solve` says of the problem")
-    selection = _selection(stated, first, parted, passes)
-    with nullcontext(str(resume)) if resume is not None else tempfile.TemporaryDirectory() as folder:
-        again, predictor = measuring.measured(parted, stated, selection, Path(folder), jobs, tick)
-        found = distinct([*first, *by_measurement(again, predictor, first, seed, tick)])
-        losses = _validated(parted, again, found, Path(folder) / "validation", tick)
+    with nullcontext(str(resume)) if resume is not None else tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plain = _best(parted, stated, plain, folder, tick)
+        selection = _selection(stated, [*first, *plain], workload, parted, passes)
+        again, predictor = measuring.measured(parted, stated, selection, folder, jobs, tick)
+        found = distinct([*plain, *first, *by_measurement(again, predictor, [*first, *plain], seed, tick)])
+        losses = _validated(parted, again, found, folder, tick)
     order = sorted(range(len(found)), key=lambda i: losses.found[i].value)
-    best, uniform = order[0], next((i for i, one in enumerate(found) if "uniform" in one.name.split("; ")), None)
-    gain = None if uniform is None else losses.difference(uniform, best)
+    best = order[0]
+    gain = losses.difference(0, best) if plain else None  # the uniform one is the first
     return Refined(
-        solution=solve(again, Given(), start=found[best].choice.tolist()),
+        solution=_stated(again, found[best], passes, seed),
         problem=again,
         candidates=tuple(found[i] for i in order),
         losses=tuple(losses.found[i] for i in order),
         predicted=tuple(predictor.predict(found[i].choice) for i in order),
         gain=gain,
-        reason=_reason(found[best], losses.found[best], gain, best == uniform, losses.samples),
+        reason=_reason(found[best], losses.found[best], gain, bool(plain) and best == 0, losses.samples),
         passes=selection.passes,
+        samples=selection.samples,
         predictor=predictor,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Takes the allocation that it is given to start from, so that the core checks and states it."""
+    """Takes the allocation that it is given to start from, so that the core checks and states it.
+
+    The options say in a solution how it came about: ``passes`` as given to `refine`, ``candidate`` the winner's names.
+    """
+
+    passes: float
+    candidate: str
 
     name: ClassVar[str] = "refine"
     features: ClassVar[frozenset[str]] = ALL
@@ -161,37 +178,63 @@ class Given:
         return Answer(choice=start)
 
 
-def _selection(problem: Problem, first: list[Candidate], parted: Workload, passes: float) -> Selection:
+def require_passes(passes: float) -> None:
+    """Refuse what is no number of passes."""
+    if not passes > 0:
+        raise UsageError(f"passes={passes}: give a number above 0, such as {PASSES:g}")
+
+
+def _refuse(problem: Problem) -> None:
+    """What refining cannot mean."""
+    if not problem.budgets:
+        raise UsageError(NO_BUDGET)
+    if list(problem.minimize) != ["loss"]:
+        raise UsageError(
+            f"the problem minimises {', '.join(problem.minimize)}, and refining minimises the divergence alone: give "
+            "those as budgets, and minimise the loss"
+        )
+    if any(row.loss or row.score == measuring.SCORE for row in problem.budgets):
+        raise UsageError(
+            "a budget limits the loss, which refining measures anew: limit resources, and read the divergence off the "
+            "result"
+        )
+
+
+def _stated(problem: Problem, winner: Candidate, passes: float, seed: int) -> Solution:
+    solution = solve(problem, Given(passes=passes, candidate=winner.name), start=winner.choice.tolist(), seed=seed)
+    if solution.allocation is None:
+        raise SolverError(f"the core refuses the allocation of {winner.name}, which was feasible when it was found")
+    return solution
+
+
+def _selection(
+    problem: Problem, first: Sequence[Candidate], workload: Workload, parted: Workload, passes: float
+) -> Selection:
     resource = next((row.resource for row in problem.budgets if row.resource is not None), next(iter(problem.costs)))
     untrusted = np.zeros(problem.choice_count, np.bool_)
     for name in problem.loss.terms:
         untrusted |= untrusted_rows(problem, name, 2 * LIMIT + LIMIT**2)
     rows: list[IntArray] = [problem.indptr[:-1] + one.choice for one in first]
-    batches = list(parted.calibration)
-    samples = sum(map(count, batches))
-    return select(problem, rows, untrusted, samples, _positions(parted) / samples, passes, resource)
+    whole = sum(map(count, workload.calibration))
+    return select(problem, rows, untrusted, cuts=cuts(parted), whole=whole, passes=passes, resource=resource)
 
 
-def _positions(workload: Workload) -> float:
-    """Positions of the calibration data that count, all together."""
-    import torch
-
-    from allocator.tasks.positions import per_sample
-
-    task, total = workload.task, 0.0
-    with untouched(workload.model), torch.no_grad():
-        for batch in workload.calibration:
-            shape = task.logits(workload.model, batch).shape[:-1]
-            total += float(per_sample(torch.ones(shape), task.mask(batch))[1].sum())
-    return total
+def _best(parted: Workload, problem: Problem, found: list[Candidate], folder: Path, tick: Progress) -> list[Candidate]:
+    """The one of least divergence on the validation data."""
+    if len(found) < 2:
+        return found
+    losses = _validated(parted, problem, found, folder, tick)
+    return [min(zip(found, losses.found, strict=True), key=lambda one: one[1].value)[0]]
 
 
-def _validated(parted: Workload, problem: Problem, found: list[Candidate], folder: Path, tick: Progress) -> Losses:
-    """Every candidate measured on the validation data."""
-    parts = kept_parts(parted, folder)
+def _validated(parted: Workload, problem: Problem, found: Sequence[Candidate], folder: Path, tick: Progress) -> Losses:
+    """Allocations measured on the validation data, once each."""
+    parts = kept_parts(parted, folder / "validation")
+    rows = [problem.indptr[:-1] + one.choice for one in found]
+    taken = np.zeros(problem.choice_count, np.bool_)
+    taken[np.concatenate(rows)] = True
     with untouched(parted.model), opened(parted):
-        weights = Weights(parted.model, problem)
-        rows = [problem.indptr[:-1] + one.choice for one in found]
+        weights = Weights(parted.model, problem.replace(allowed=taken))
         return measured(HeldOut(parted), weights, rows, parts, tick)
 
 

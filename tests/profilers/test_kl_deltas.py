@@ -210,3 +210,23 @@ def test_interactions_are_the_second_order_of_the_sum(workload_of, space, name):
     assert (np.abs(found - products) <= 1e-3 * np.outer(size, size) + 1e-14).all()  # of each two, however small
     unary = problem.scores["kl"]
     assert np.array_equal(unary, profile(workload_of(name), space, Kl()).scores["kl"])
+
+
+def test_deltas_of_a_network_whose_attention_is_opened_are_of_that_network(tmp_path):
+    class Attends(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix, self.head = torch.nn.MultiheadAttention(8, 2, batch_first=True), torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.mix(x, x, x, need_weights=False)[0].mean(1))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data = [[(torch.randn(n, 3, 8), torch.zeros(n, dtype=torch.long))] for n in (4, 2)]
+        workload = Workload(Attends().eval(), *data)
+    problem = profile(workload, Space.simple(bits=(2, 4), ranks=()), Kl(deltas=str(tmp_path)))
+    loaded = LogitSum.load(tmp_path, problem)
+    keep = [len(group.choices) - 1 for group in problem.groups]
+    keep[0] = 0
+    assert loaded.predict(keep) == pytest.approx(problem.scores["kl"][0], rel=1e-4)

@@ -156,3 +156,22 @@ def test_deltas_of_another_shape_are_refused(case_of):
     case = case_of(7)
     with pytest.raises(UsageError, match="shape"):
         LogitSum(case.problem, case.model.deltas[1:], case.model.positions)
+
+
+def test_deltas_of_some_choices_alone(case_of):
+    case = case_of(8, groups=3)
+    kept = np.array([0, 2, 3, 4, 7, 8])
+    place = np.full(9, -1)
+    place[kept] = np.arange(6)[::-1]
+    some = LogitSum(case.problem, case.model.deltas[kept][::-1], case.model.positions, place)
+    for choice in ([0, 0, 1], [2, 1, 2]):
+        assert some.predict(choice) == case.model.predict(choice)
+        assert some.predict_many([choice])[0] == case.model.predict_many([choice])[0]
+        assert some(np.array(choice), 0.3) == case.model(np.array(choice), 0.3)
+    taken, moves = np.array([0, 3, 7]), np.array([[2, 4], [2, 8]])
+    whole = case.model.changed(taken, case.model.total(taken), moves)
+    assert np.array_equal(some.changed(taken, some.total(taken), moves), whole)
+    with pytest.raises(UsageError, match="choice 'c1' of group 'g0' has no logit deltas"):
+        some.predict([1, 0, 1])
+    with pytest.raises(UsageError, match="places of logit deltas"):
+        LogitSum(case.problem, case.model.deltas[kept], case.model.positions, place + 1)

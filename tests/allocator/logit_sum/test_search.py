@@ -122,3 +122,18 @@ def test_a_tail_takes_part(case_of, folding):
     assert isinstance(found, Positions)
     result = improve(case.problem, LogitSum(case.problem, kept, found), kicks=10)
     assert case.truth(result.choice) <= 1.1 * best(case)
+
+
+def test_of_choices_that_are_forbidden_no_deltas_are_needed(case_of):
+    case = case_of(3, groups=5)
+    allowed = np.ones(15, bool)
+    allowed[[1, 4, 9]] = False
+    kept, place = np.flatnonzero(allowed), np.full(15, -1)
+    place[kept] = np.arange(len(kept))
+    problem = case.problem.replace(allowed=allowed)
+    some = LogitSum(problem, case.model.deltas[kept], case.model.positions, place)
+    found, wanted = (improve(problem, one, [np.full(5, 2)], kicks=20) for one in (some, case.model))
+    assert np.array_equal(found.choice, wanted.choice)
+    assert found.value == wanted.value
+    with pytest.raises(UsageError, match="3 choices that may be taken have no logit deltas"):
+        improve(case.problem, some, [np.full(5, 2)])
