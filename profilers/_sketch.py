@@ -17,7 +17,7 @@ from torch import Tensor
 
 from allocator.errors import UsageError
 from allocator.tasks.batches import count
-from allocator.tasks.measurement import ratio
+from allocator.tasks.measurement import ratios
 from allocator.tasks.protocol import Batch
 from profilers._backward import Diagonal
 from profilers._calibration import piece
@@ -61,9 +61,9 @@ class Sketched:
         values, errors = [], []
         for target, places, columns in zip(self.plan.targets, self.places, squares, strict=True):
             value, error = [0.0] * len(target.menu), [0.0] * len(target.menu)
-            for place, column in zip(places, columns.T, strict=True):
-                cell = ratio(column / 2, self.positions)
-                value[place], error[place] = cell.value, cell.stderr
+            found = (part.tolist() for part in ratios(columns / 2, self.positions))
+            for place, own, spread in zip(places, *found, strict=True):
+                value[place], error[place] = own, spread
             values.append(value)
             errors.append(error)
         return Score(values, errors, unit="nat", target="kl", per=self.plan.workload.task.per)
