@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -61,7 +62,7 @@ class Backward:
         positions: of each sample [N].
         diagonal: gather Σ_ij g_ij² Δ_ij²: of ``all`` targets, whatever it costs (gradients of several calls must be
             added before they are squared), or ``some``, those whose gradients are at hand, or ``none``.
-        outputs: of changed layers, shared with other passes over the same data.
+        outputs: of changed layers, shared with other passes over the same data, the last of which completes them all.
     """
 
     changes: Changes
@@ -98,9 +99,8 @@ class Backward:
         once = self.calls[target] == 1
         at_hand = self.diagonal == "some" and once and by_gradients_is_cheaper(call, cotangent, samples, changes)
         if self.diagonal != "all" and not at_hand:
-            held = self.outputs.held
-            room = self.changes.cache_bytes
-            self._add(target, self.outputs.projections(call, cotangent, samples, changes, room))
+            held, room = self.outputs.held, self.changes.cache_bytes
+            self.outputs.project(call, cotangent, samples, changes, partial(self._add, target), room=room)
             self.changes.cache_bytes -= self.outputs.held - held
             return
         squares = changes.flatten(1).T.square()

@@ -1,9 +1,10 @@
-"""What a layer answers to many changes of its weight, found in one wide run and kept for the next backward pass."""
+"""What a layer answers to many changes of its weight, found in one wide run for all backward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from profilers._patches import CONVOLUTIONS, groups_of
 from profilers._project import Call, by_gradients_is_cheaper, multiplications, projections
 
-ELEMENTS_AT_ONCE = 1 << 21
-"""Output numbers of all changes made at a time: 8 MB."""
+ELEMENTS_AT_ONCE = 1 << 20
+"""Output numbers of all changes made at a time: 4 MB."""
+PRODUCTS_AT_ONCE = 1 << 18
+"""Products of outputs and cotangents held at a time: 1 MB."""
 NARROW = 3
 """How many times longer a multiplication takes in many small products than in one wide convolution."""
 COPIED = 8
@@ -21,45 +24,54 @@ SUMMED = 4
 """Multiplications in the time that it takes to multiply one output with its cotangent and to add it up."""
 
 
+Receiver: TypeAlias = Callable[[Tensor], None]
+"""Takes u [samples, F, C] of one call and pass, see `profilers._project.projections`."""
+
+
 @dataclass(eq=False)
 class Outputs:
-    """Outputs of layers whose weight is Δ, shared by all backward passes over one piece of data.
+    """Runs of layers whose weight is Δ, shared by all backward passes over one piece of data.
 
-    They depend on the forward pass alone, so the first pass makes them and those that follow only take inner products.
+    They depend on the forward pass alone. So the cotangents of the first passes wait for the last, which makes the
+    outputs, some rows at a time, and takes the inner products of all.
 
     Attributes:
-        passes: backward passes that will ask for them.
-        held: bytes that they take.
+        passes: backward passes in all.
+        left: how many will follow the one that is under way.
+        held: bytes of the cotangents that wait.
     """
 
     passes: int = 1
+    left: int = 0
     held: int = 0
-    _kept: dict[Call, list[Tensor]] = field(default_factory=dict)
+    _waiting: dict[Call, list[tuple[Tensor, Receiver]]] = field(default_factory=dict)
 
-    def projections(self, call: Call, cotangent: Tensor, samples: int, changes: Tensor, room: int) -> Tensor:
-        """u [samples, F, C] as `profilers._project.projections` gives it, whichever way is the quickest.
+    def project(
+        self, call: Call, cotangent: Tensor, samples: int, changes: Tensor, receive: Receiver, *, room: int
+    ) -> None:
+        """Hand over u, in the last pass at the latest, found in whichever way is the quickest.
 
-        ``room``: bytes that may be kept in addition; what does not fit is made again in the next pass.
+        ``room``: bytes that may wait in addition; without it the outputs are made in every pass.
         """
         narrow = by_gradients_is_cheaper(call, cotangent, samples, changes)
-        if wide_is_cheaper(call, cotangent, samples, changes, self.passes) if narrow else wide(call, cotangent):
-            return self._by_wide_runs(call, cotangent, samples, changes, room)
-        return projections(call, cotangent, samples, changes)
-
-    def _by_wide_runs(self, call: Call, cotangent: Tensor, samples: int, changes: Tensor, room: int) -> Tensor:
-        parts: Iterable[Tensor] | None = self._kept.get(call)
-        if parts is None:
-            parts = _made(call, cotangent, samples, changes)
-            size = len(changes) * cotangent.nbytes
-            if self.passes > 1 and size <= room:
-                self.held += size
-                parts = self._kept[call] = list(parts)
-        start, sums = 0, []
-        for part in parts:
-            sums.append(_summed(call, part, cotangent[start : start + len(part)]))
-            start += len(part)
-        rows = torch.cat(sums)
-        return rows.reshape(samples, -1, *rows.shape[1:]).sum(1).transpose(1, 2)
+        if not (wide_is_cheaper(call, cotangent, samples, changes, self.passes) if narrow else wide(call, cotangent)):
+            receive(projections(call, cotangent, samples, changes))
+            return
+        together = [*self._waiting.pop(call, []), (cotangent, receive)]
+        if self.left and cotangent.nbytes <= room:
+            self.held += cotangent.nbytes
+            self._waiting[call] = together
+            return
+        found: list[list[Tensor]] = [[] for _ in together]
+        start = 0
+        for part in _made(call, cotangent, samples, changes):
+            own = slice(start, start + len(part))
+            for sums, (dy, _) in zip(found, together, strict=True):
+                sums += _summed(call, part, dy[own])
+            start = own.stop
+        for sums, (_, wanted) in zip(found, together, strict=True):
+            rows = torch.cat(sums)
+            wanted(rows.reshape(samples, -1, *rows.shape[1:]).sum(1).transpose(1, 2))
 
 
 def wide(call: Call, cotangent: Tensor) -> bool:
@@ -73,7 +85,7 @@ def wide(call: Call, cotangent: Tensor) -> bool:
 def wide_is_cheaper(call: Call, cotangent: Tensor, samples: int, changes: Tensor, passes: int) -> bool:
     """Whether a convolution's outputs, made once for all passes, take less time than gradients in every pass.
 
-    Depends on sizes alone, never on what was kept, so that a resumed run goes the same way.
+    Depends on sizes alone, never on what is held, so that a resumed run goes the same way.
     """
     if not isinstance(call.module, CONVOLUTIONS) or not wide(call, cotangent):
         return False
@@ -95,8 +107,10 @@ def _made(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> Itera
             yield output.reshape(len(output), -1, *shape)
 
 
-def _summed(call: Call, moved: Tensor, cotangent: Tensor) -> Tensor:
-    """Inner products over positions [rows, C, F]."""
-    if isinstance(call.module, CONVOLUTIONS):
-        return (moved * cotangent.reshape(len(moved), 1, moved.shape[2], -1)).sum(-1)
-    return (moved * cotangent.reshape(len(moved), -1, 1, moved.shape[3])).sum(1)
+def _summed(call: Call, moved: Tensor, cotangent: Tensor) -> Iterator[Tensor]:
+    """Inner products over positions [rows, C, F], some rows at a time, so that products stay in a processor's cache."""
+    convolves = isinstance(call.module, CONVOLUTIONS)
+    shape = (1, moved.shape[2], -1) if convolves else (-1, 1, moved.shape[3])
+    step = max(1, PRODUCTS_AT_ONCE * len(moved) // moved.numel())
+    for own, dy in zip(moved.split(step), cotangent.reshape(len(moved), *shape).split(step), strict=True):
+        yield (own * dy).sum(-1 if convolves else 1)

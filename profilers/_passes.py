@@ -36,7 +36,7 @@ def changes_of(plan: Plan, cache_bytes: int) -> Changes:
 def backward_passes(
     plan: Plan, batch: Batch, count: int, cotangent: Cotangent, changes: Changes, diagonal: Diagonal = "none"
 ) -> Iterator[Backward]:
-    """``count`` finished backward passes after one forward pass.
+    """``count`` finished backward passes after one forward pass; all at the end, unless the diagonal of all is gathered.
 
     The model's parameters lose requires_grad (`untouched` gives it back).
     """
@@ -54,10 +54,13 @@ def backward_passes(
     outputs = Outputs(count)
     try:
         for left in reversed(range(count)):
-            current[:] = [Backward(changes, capture.calls, positions, diagonal, outputs)]
+            outputs.left = left
+            current.append(Backward(changes, capture.calls, positions, diagonal, outputs))
             capture.backward(logits, cotangent(logits, mask), again=left > 0)
             current[-1].finish()
-            yield current[-1]
+            if diagonal == "all" or not left:
+                yield from current
+                current.clear()
     finally:
         changes.cache_bytes += outputs.held  # they go with this piece
 

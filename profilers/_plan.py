@@ -54,7 +54,7 @@ class Target:
         approximator = self._approximating()
         for place, item in enumerate(self.menu):
             delta = approximator.approximate(item.action).sub_(weight)
-            if bool((delta != 0).any()):
+            if bool(delta.any()):
                 yield place, delta
 
     def _approximating(self) -> Approximator:

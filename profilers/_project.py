@@ -67,7 +67,7 @@ def projections(call: Call, cotangent: Tensor, samples: int, changes: Tensor) ->
     if not by_gradients_is_cheaper(call, cotangent, samples, changes):
         return by_outputs(call, cotangent, samples, changes)
     parts = [by_gradients(call.module, part, changes) for part in gradients_by_sample(call, cotangent, samples)]
-    return torch.cat(parts)
+    return torch.cat([part.permute(1, 2, 0) for part in parts], 2).permute(2, 0, 1)  # as they lie in memory
 
 
 def by_gradients_is_cheaper(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> bool:
