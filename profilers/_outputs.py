@@ -111,6 +111,7 @@ def _summed(call: Call, moved: Tensor, cotangent: Tensor) -> Iterator[Tensor]:
     """Inner products over positions [rows, C, F], some rows at a time, so that products stay in a processor's cache."""
     convolves = isinstance(call.module, CONVOLUTIONS)
     shape = (1, moved.shape[2], -1) if convolves else (-1, 1, moved.shape[3])
+    dys = cotangent.reshape(len(moved), *shape)
     step = max(1, PRODUCTS_AT_ONCE * len(moved) // moved.numel())
-    for own, dy in zip(moved.split(step), cotangent.reshape(len(moved), *shape).split(step), strict=True):
+    for own, dy in zip(torch.split(moved, step), torch.split(dys, step), strict=True):
         yield (own * dy).sum(-1 if convolves else 1)

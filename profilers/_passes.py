@@ -36,7 +36,7 @@ def changes_of(plan: Plan, cache_bytes: int) -> Changes:
 def backward_passes(
     plan: Plan, batch: Batch, count: int, cotangent: Cotangent, changes: Changes, diagonal: Diagonal = "none"
 ) -> Iterator[Backward]:
-    """``count`` finished backward passes after one forward pass; all at the end, unless the diagonal of all is gathered.
+    """``count`` finished backward passes after one forward pass, all at the end unless the diagonal of all is gathered.
 
     The model's parameters lose requires_grad (`untouched` gives it back).
     """

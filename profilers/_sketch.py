@@ -78,7 +78,7 @@ class Sketch:
         passes: S, backward passes per batch; the work grows with S, the sketch's own noise falls with √S.
         seed: of the random signs.
         diagonal: gather Σ_ij g_ij² Δ_ij² of every target; else where it is cheap and samples are few (`FEW`).
-        cache_bytes: memory for changes of weights kept between passes.
+        cache_bytes: memory for changes of weights, and gradients of layer outputs, kept between passes.
     """
 
     name: str
