@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from profilers._outputs import Outputs
 from profilers._plan import Target
-from profilers._project import Call, by_gradients, by_gradients_is_cheaper, gradients_by_sample, projections
+from profilers._project import Call, by_gradients, by_gradients_is_cheaper, gradients_by_sample
 
 Diagonal: TypeAlias = Literal["all", "some", "none"]
 
@@ -60,12 +62,14 @@ class Backward:
         positions: of each sample [N].
         diagonal: gather Σ_ij g_ij² Δ_ij²: of ``all`` targets, whatever it costs (gradients of several calls must be
             added before they are squared), or ``some``, those whose gradients are at hand, or ``none``.
+        outputs: of changed layers, shared with other passes over the same data, the last of which completes them all.
     """
 
     changes: Changes
     calls: Mapping[Target, int]
     positions: Tensor
     diagonal: Diagonal
+    outputs: Outputs = field(default_factory=Outputs)
     _features: dict[Target, dict[int, Tensor]] = field(default_factory=dict)
     _energies: dict[Target, Tensor] = field(default_factory=dict)
     _gradients: dict[Target, Tensor] = field(default_factory=dict)
@@ -93,9 +97,11 @@ class Backward:
             return
         samples, changes = len(self.positions), self.changes.of(target)
         once = self.calls[target] == 1
-        at_hand = once and by_gradients_is_cheaper(call, cotangent, samples, changes)
-        if self.diagonal == "none" or (self.diagonal == "some" and not at_hand):
-            self._add(target, projections(call, cotangent, samples, changes))
+        at_hand = self.diagonal == "some" and once and by_gradients_is_cheaper(call, cotangent, samples, changes)
+        if self.diagonal != "all" and not at_hand:
+            held, room = self.outputs.held, self.changes.cache_bytes
+            self.outputs.project(call, cotangent, samples, changes, partial(self._add, target), room=room)
+            self.changes.cache_bytes -= self.outputs.held - held
             return
         squares = changes.flatten(1).T.square()
         features, energies, kept = [], [], []

@@ -57,9 +57,16 @@ def reliability(found: Sketched) -> float:
 
 
 def _product(first: list[Tensor], second: list[Tensor]) -> float:
-    """⟨AᵀA, BᵀB⟩ without the blocks within groups, as ‖B Aᵀ‖² of all columns less that of each group's."""
-    whole = float((torch.cat(second, 1) @ torch.cat(first, 1).T).square().sum())
-    return whole - sum(float((b @ a.T).square().sum()) for a, b in zip(first, second, strict=True))
+    """⟨AᵀA, BᵀB⟩ without the blocks within groups: that of all columns less that of each group's."""
+    whole = _inner(torch.cat(first, 1), torch.cat(second, 1))
+    return whole - sum(_inner(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    """⟨AᵀA, BᵀB⟩ = ‖B Aᵀ‖², by the smaller products."""
+    if a.shape[1] < min(len(a), len(b)):
+        return float(((a.T @ a) * (b.T @ b)).sum())
+    return float((b @ a.T).square().sum())
 
 
 def _principal(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 
@@ -28,3 +28,11 @@ def _opens(module: Module, member: bool) -> bool:
     if isinstance(module, CONTAINERS):
         return True
     return not member and any(isinstance(inner, CONTAINERS) for inner in module.modules())
+
+
+def inside(block: Module, layers: Collection[Module]) -> Iterator[Module]:
+    """What stands beside the layers within a block, and the layers: children wherever one of them is further down."""
+    if block not in layers and any(module in layers for module in block.modules()):
+        for child in block.children():
+            yield child
+            yield from inside(child, layers)

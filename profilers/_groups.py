@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -58,7 +59,7 @@ def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any], sets: Seque
     out: dict[str, Any] = {
         "format": "allocation-problem",
         "version": 1,
-        "generator": {"name": "compression-allocator", "version": metadata.version("compression-allocator")},
+        "generator": {"name": "compression-allocator", "version": _version("compression-allocator")},
         "scores": {name: _declared(score, found.made_by[name]) for name, score in found.scores.items()},
         "resources": {name: {"unit": unit, "offset": outside[name]} for name, unit in RESOURCES.items()},
         "groups": [_group(place, target, found) for place, target in enumerate(plan.targets)],
@@ -145,4 +146,9 @@ def provenance(digests: Mapping[Part, Sequence[str]], sha256: str, profilers: Se
 
 def versions() -> dict[str, str]:
     """Of the packages that the numbers come from."""
-    return {name: metadata.version(name) for name in ("compression-allocator", "torch", "numpy")}
+    return {name: _version(name) for name in ("compression-allocator", "torch", "numpy")}
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)  # parses the package's whole metadata

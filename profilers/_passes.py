@@ -12,6 +12,7 @@ from allocator.tasks.protocol import Batch
 from profilers._backward import Backward, Changes, Diagonal
 from profilers._calibration import Key, keys
 from profilers._capture import captured
+from profilers._outputs import Outputs
 from profilers._plan import Plan, Target
 from profilers._project import Call
 from profilers._verify import rows_are_samples
@@ -35,7 +36,7 @@ def changes_of(plan: Plan, cache_bytes: int) -> Changes:
 def backward_passes(
     plan: Plan, batch: Batch, count: int, cotangent: Cotangent, changes: Changes, diagonal: Diagonal = "none"
 ) -> Iterator[Backward]:
-    """``count`` finished backward passes after one forward pass.
+    """``count`` finished backward passes after one forward pass, all at the end unless the diagonal of all is gathered.
 
     The model's parameters lose requires_grad (`untouched` gives it back).
     """
@@ -50,11 +51,18 @@ def backward_passes(
         logits = task.logits(plan.workload.model, batch)
     mask = task.mask(batch)
     positions = per_sample(torch.ones(logits.shape[:-1]), mask)[1]
-    for left in reversed(range(count)):
-        current[:] = [Backward(changes, capture.calls, positions, diagonal)]
-        capture.backward(logits, cotangent(logits, mask), again=left > 0)
-        current[-1].finish()
-        yield current[-1]
+    outputs = Outputs(count)
+    try:
+        for left in reversed(range(count)):
+            outputs.left = left
+            current.append(Backward(changes, capture.calls, positions, diagonal, outputs))
+            capture.backward(logits, cotangent(logits, mask), again=left > 0)
+            current[-1].finish()
+            if diagonal == "all" or not left:
+                yield from current
+                current.clear()
+    finally:
+        changes.cache_bytes += outputs.held  # they go with this piece
 
 
 def whole_menu(backward: Backward, target: Target, columns: Tensor) -> Tensor:

@@ -46,20 +46,24 @@ class Target:
 
     def approximation(self, place: int) -> Tensor:
         """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor."""
+        return self._approximating().approximate(self.menu[place].action)
+
+    def changes(self) -> Iterator[tuple[int, Tensor]]:
+        """(place, Δ = approximation − weight) of every choice that changes any bit of the weight."""
+        weight = self.unit.weight.detach()
+        approximator = self._approximating()
+        for place, item in enumerate(self.menu):
+            delta = approximator.approximate(item.action).sub_(weight)
+            if bool(delta.any()):
+                yield place, delta
+
+    def _approximating(self) -> Approximator:
         approximator = self._approximator
         if approximator is None:
             approximator = Approximator(self.unit.weight, self.layer)
             if any(isinstance(item.action, LowRank) for item in self.menu):
                 self._approximator = approximator  # keeps the SVD for the next batch
-        return approximator.approximate(self.menu[place].action)
-
-    def changes(self) -> Iterator[tuple[int, Tensor]]:
-        """(place, Δ = approximation − weight) of every choice that changes any bit of the weight."""
-        weight = self.unit.weight.detach()
-        for place in range(len(self.menu)):
-            delta = self.approximation(place).sub_(weight)
-            if bool((delta != 0).any()):
-                yield place, delta
+        return approximator
 
 
 @dataclass(frozen=True, eq=False)

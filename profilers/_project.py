@@ -19,8 +19,8 @@ from torch.nn import Module
 from profilers._patches import CONVOLUTIONS, groups_of, windows
 
 STOCK = tuple(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding))
-ELEMENTS_AT_ONCE = 1 << 24
-"""Entries of per-sample gradients held at a time (64 MB)."""
+ELEMENTS_AT_ONCE = 1 << 19
+"""Entries of per-sample gradients held at a time: 2 MB, which a processor's cache holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class Call:
     others: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __call__(self, weight: Tensor, inputs: Tensor, *, biased: bool = True) -> Tensor:
-        """The layer's output for another weight, and without its bias if so asked."""
+        """The layer's output for another weight, of as many features as that has, and without its bias if so asked."""
         state = {"weight": weight}
         bias = getattr(self.module, "bias", None)
         if not biased and isinstance(bias, Tensor):
-            state["bias"] = torch.zeros_like(bias)
+            state["bias"] = bias.new_zeros(len(weight))
         args, kwargs = self.others
         output: Tensor = functional_call(self.module, state, (inputs, *args), kwargs)
         return output
@@ -67,7 +67,7 @@ def projections(call: Call, cotangent: Tensor, samples: int, changes: Tensor) ->
     if not by_gradients_is_cheaper(call, cotangent, samples, changes):
         return by_outputs(call, cotangent, samples, changes)
     parts = [by_gradients(call.module, part, changes) for part in gradients_by_sample(call, cotangent, samples)]
-    return torch.cat(parts)
+    return torch.cat([part.permute(1, 2, 0) for part in parts], 2).permute(2, 0, 1)  # as they lie in memory
 
 
 def by_gradients_is_cheaper(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> bool:
@@ -76,7 +76,7 @@ def by_gradients_is_cheaper(call: Call, cotangent: Tensor, samples: int, changes
     Always where the layer may not be linear in its weight: there only gradients are right.
     """
     weight, count = changes[0].numel(), len(changes)
-    forward = _multiplications(call, cotangent) / samples
+    forward = multiplications(call, cotangent) / samples
     once = 2 * forward if isinstance(call.module, nn.Embedding) else forward
     return not call.stock or count * forward > once + count * weight
 
@@ -96,7 +96,8 @@ def by_gradients(module: Module, gradients: Tensor, changes: Tensor) -> Tensor:
     """u [n, F, C] from gradients [n, *weight.shape]."""
     if isinstance(module, nn.Embedding):
         return torch.einsum("nvd,cvd->ndc", gradients, changes)
-    return torch.einsum("noi,coi->noc", gradients.flatten(2), changes.flatten(2))
+    rows = torch.bmm(changes.flatten(2).transpose(0, 1), gradients.flatten(2).permute(1, 2, 0))  # [F, C, n]
+    return rows.permute(2, 0, 1)
 
 
 def gradients_by_sample(call: Call, cotangent: Tensor, samples: int) -> Iterator[Tensor]:
@@ -145,7 +146,7 @@ def _gradient(call: Call, weight: Tensor, inputs: Tensor, cotangent: Tensor) -> 
     return torch.autograd.grad(output, leaf, cotangent)[0]
 
 
-def _multiplications(call: Call, cotangent: Tensor) -> int:
+def multiplications(call: Call, cotangent: Tensor) -> int:
     """Of one run of the layer on all rows."""
     weight = call.module.weight
     assert isinstance(weight, Tensor)

@@ -2,7 +2,7 @@
 
 What ends before a layer starts cannot depend on that layer's weight, so a pass in which only that weight differs gives
 the same bits whether earlier blocks are run or remembered. No assumption is made on how blocks are wired; those whose
-output cannot be remembered safely are simply run again.
+output cannot be remembered safely are simply run again. Within a block, what ended before the layer is remembered too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,20 @@ NEVER = 1 << 62
 
 @dataclass
 class Call:
-    """One call of a block; ``output`` is a private copy, None where it must not be remembered."""
+    """One call of a block.
+
+    Attributes:
+        start: tick.
+        end: tick.
+        output: None where it must not be remembered.
+        versions: of the output's tensors as torch counts what is written to them; None where the network wrote to them
+            after the call: ``output`` is then a copy from before, and whoever gets it gets another.
+    """
 
     start: int
     end: int
     output: Any
+    versions: list[int] | None = None
 
 
 @dataclass
@@ -56,20 +65,38 @@ class Recording:
         self.calls = {block: call for block, call in self.calls.items() if block in blocks}
 
     def before(self, layers: Sequence[Module]) -> list[tuple[Module, Any]]:
-        """Blocks, with their outputs, that ended before any of the layers started."""
+        """Blocks, with their outputs, that ended before any of the layers started; of nested ones the outermost."""
         first = min((self.starts.get(layer, -1) for layer in layers), default=-1)
-        return [(block, call.output) for block, call in self.calls.items() if call.end < first]
+        found, done = [], -1
+        for block, call in sorted(self.calls.items(), key=lambda item: item[1].start):
+            if call.end < first and call.start > done:
+                found.append((block, call.output))
+                done = call.end
+        return found
 
 
-def record(task: Task, model: Module, batch: Batch, blocks: Sequence[Module], layers: Sequence[Module]) -> Recording:
-    """Run the batch once and remember; to be called without gradients, in eval mode."""
+def record(
+    task: Task,
+    model: Module,
+    batch: Batch,
+    blocks: Sequence[Module],
+    layers: Sequence[Module],
+    inner: Sequence[Module] = (),
+    room: int = 0,
+) -> Recording:
+    """Run the batch once and remember; to be called without gradients, in eval mode.
+
+    ``inner``: modules inside of blocks, remembered as far as ``room`` bytes allow.
+    """
     tick = 0
     calls: dict[Module, list[Call]] = {}
+    returned: list[tuple[Call, Any]] = []
+    within = set(inner)
     starts: dict[Module, int] = {}
 
     def watched(block: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            nonlocal tick
+            nonlocal tick, room
             inputs = list(_tensors((args, kwargs)))
             versions = [_version(tensor) for tensor in inputs]
             start, tick = tick, tick + 1
@@ -77,7 +104,13 @@ def record(task: Task, model: Module, batch: Batch, blocks: Sequence[Module], la
             end, tick = tick, tick + 1
             unwritten = versions == [_version(tensor) for tensor in inputs]
             safe = unwritten and _plain(output) and not _shares_memory(inputs, list(_tensors(output)))
-            calls.setdefault(block, []).append(Call(start, end, _copy(output) if safe else None))
+            if safe and block in within:
+                room -= sum(tensor.nbytes for tensor in _tensors(output))
+                safe = room >= 0
+            call = Call(start, end, _copy(output) if safe else None, _versions(output))
+            if safe:
+                returned.append((call, output))
+            calls.setdefault(block, []).append(call)
             return output
 
         return run
@@ -90,26 +123,40 @@ def record(task: Task, model: Module, batch: Batch, blocks: Sequence[Module], la
     handles = [layer.register_forward_pre_hook(seen) for layer in layers]
     try:
         with ExitStack() as stack:
-            for block in blocks:
+            for block in [*blocks, *inner]:
                 stack.enter_context(_forward_replaced(block, watched(block, block.forward)))
             logits = task.logits(model, batch)
     finally:
         for handle in handles:
             handle.remove()
+    for call, output in returned:
+        if call.versions is not None and call.versions == _versions(output):
+            call.output = output  # nobody wrote to it
+        else:
+            call.versions = None
     once = {block: found[0] for block, found in calls.items() if len(found) == 1 and found[0].output is not None}
     return Recording(batch, logits.detach().clone(), once, starts)
 
 
 def replay(task: Task, model: Module, recording: Recording, remembered: Sequence[tuple[Module, Any]]) -> Tensor:
-    """Logits of the network as it is now, where the given blocks return what they returned when it was recorded."""
+    """Logits of the network as it is now, where the given blocks return what they returned when it was recorded.
+
+    An output that was never written to is handed out itself; should the network write to it this time, as what it
+    does depends on its weights, that block is forgotten.
+    """
+    versions = {block: call.versions for block, call in recording.calls.items()}
     with ExitStack() as stack:
         for block, output in remembered:
-            stack.enter_context(_forward_replaced(block, _returning(output)))
-        return task.logits(model, recording.batch).detach()
+            stack.enter_context(_forward_replaced(block, _returning(output, copied=versions.get(block) is None)))
+        logits = task.logits(model, recording.batch).detach()
+    for block, output in remembered:
+        if versions.get(block) not in (None, _versions(output)):
+            del recording.calls[block]
+    return logits
 
 
-def _returning(output: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: _copy(output)  # a copy, because what follows may write into it
+def _returning(output: Any, copied: bool) -> Callable[..., Any]:
+    return lambda *args, **kwargs: _copy(output) if copied else output
 
 
 @contextmanager
@@ -158,6 +205,12 @@ def _copy(tree: Any) -> Any:
 
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
+
+
+def _versions(tree: Any) -> list[int] | None:
+    """Of the tree's tensors; None if torch does not count what is written to one of them, as in inference mode."""
+    tensors = list(_tensors(tree))
+    return None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
 
 
 def _shares_memory(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from allocator.tasks.measurement import ratio
+from allocator.tasks.measurement import ratios
 from profilers._families import family
 from profilers._score import Score
 from profilers._sketch import Sketched
@@ -59,8 +59,8 @@ def measured(squares: Sequence[Tensor], positions: Tensor) -> Estimate:
     """An estimate as it comes, with the standard errors that its samples show."""
     errors = []
     for own in squares:
-        cells = [ratio(column, positions) for column in own.T]
-        errors.append(torch.tensor([c.stderr / c.value if c.value else 0.0 for c in cells], dtype=torch.float64))
+        value, stderr = ratios(own, positions)
+        errors.append(torch.where(value == 0, 0.0, stderr / value))
     return Estimate(squares, errors)
 
 

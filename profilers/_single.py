@@ -15,7 +15,7 @@ from allocator.errors import UsageError
 from allocator.tasks.batches import first, leaves
 from allocator.tasks.positions import divergence, per_sample
 from allocator.tasks.protocol import Batch
-from profilers._blocks import blocks
+from profilers._blocks import blocks, inside
 from profilers._deltas import Form, Table, deltas, positions
 from profilers._plan import Plan, Target
 from profilers._progress import Progress, silent
@@ -25,6 +25,8 @@ from profilers._switch import switched
 
 FLOAT = -1
 """In place of a target: the float network."""
+PROBED = 8
+"""Rows of the first batch on which every cut is tried before it is trusted."""
 
 Key: TypeAlias = tuple[int, int, int, bool, int]
 """Target's place or FLOAT, first batch, last batch + 1, whether blocks may be remembered, classes of a position."""
@@ -81,13 +83,19 @@ class Single:
             recording = self._recording(plan, batches[0], self.cache_bytes > 0)
             classes = [recording.logits.shape[-1]]
             classes += [task.logits(model, batch).shape[-1] for batch in batches[1:] if self.top]
-            broken = _first_broken(plan, recording) if self.cache_bytes else FLOAT
+            broken = self._first_broken(plan, recording) if self.cache_bytes else FLOAT
         if broken == FLOAT:
             plan.memory[self._memory] = (self.cache_bytes > 0, {0: recording})
         else:
             recording.keep([])
         found = {"bytes": recording.size, "broken": broken, "classes": max(classes)}
         return {name: torch.tensor(value) for name, value in found.items()}
+
+    def _first_broken(self, plan: Plan, recording: Recording) -> int:
+        """`_first_broken` of the batch's first rows."""
+        if count(recording.batch) > PROBED:
+            recording = self._recording(plan, take(recording.batch, 0, PROBED), True)
+        return _first_broken(plan, recording)
 
     def measure(self, plan: Plan, key: Key) -> Piece:
         """One shard's piece."""
@@ -158,8 +166,10 @@ class Single:
 
     def _recording(self, plan: Plan, batch: Batch, remember: bool) -> Recording:
         watched = list(blocks(plan.workload.model)) if remember else []
-        layers = [module for target in plan.targets for module in target.modules]
-        return record(plan.workload.task, plan.workload.model, batch, watched, layers)
+        layers = {module: None for target in plan.targets for module in target.modules}
+        inner = dict.fromkeys(module for block in watched for module in inside(block, layers))
+        task, model = plan.workload.task, plan.workload.model
+        return record(task, model, batch, watched, [*layers], [*inner], self.cache_bytes)
 
     def _batches(self, plan: Plan) -> list[Batch]:
         key = ("batches", self.samples)
@@ -183,12 +193,13 @@ class Single:
 
 def _first_broken(plan: Plan, recording: Recording) -> int:
     """FLOAT if every cut of this recording gives the recorded logits bit by bit; else the first target's that fails."""
-    checked: set[int] = set()
+    checked: set[frozenset[Module]] = set()
     for place, target in enumerate(plan.targets):
         remembered = recording.before(target.modules)
-        if len(remembered) in checked:
+        cut = frozenset(block for block, _ in remembered)
+        if cut in checked:
             continue
-        checked.add(len(remembered))
+        checked.add(cut)
         if not _same(plan, recording, remembered):
             return place
     return FLOAT

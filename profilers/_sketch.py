@@ -17,7 +17,7 @@ from torch import Tensor
 
 from allocator.errors import UsageError
 from allocator.tasks.batches import count
-from allocator.tasks.measurement import ratio
+from allocator.tasks.measurement import ratios
 from allocator.tasks.protocol import Batch
 from profilers._backward import Diagonal
 from profilers._calibration import piece
@@ -61,9 +61,9 @@ class Sketched:
         values, errors = [], []
         for target, places, columns in zip(self.plan.targets, self.places, squares, strict=True):
             value, error = [0.0] * len(target.menu), [0.0] * len(target.menu)
-            for place, column in zip(places, columns.T, strict=True):
-                cell = ratio(column / 2, self.positions)
-                value[place], error[place] = cell.value, cell.stderr
+            found = (part.tolist() for part in ratios(columns / 2, self.positions))
+            for place, own, spread in zip(places, *found, strict=True):
+                value[place], error[place] = own, spread
             values.append(value)
             errors.append(error)
         return Score(values, errors, unit="nat", target="kl", per=self.plan.workload.task.per)
@@ -78,7 +78,7 @@ class Sketch:
         passes: S, backward passes per batch; the work grows with S, the sketch's own noise falls with √S.
         seed: of the random signs.
         diagonal: gather Σ_ij g_ij² Δ_ij² of every target; else where it is cheap and samples are few (`FEW`).
-        cache_bytes: memory for changes of weights kept between passes.
+        cache_bytes: memory for changes of weights, and gradients of layer outputs, kept between passes.
     """
 
     name: str

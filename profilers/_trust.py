@@ -43,13 +43,15 @@ def trust(sketch: Sketch, found: Sketched) -> Trust:
     proportion to ‖Δ‖ / ‖W‖.
     """
     plan, task, model = found.plan, found.plan.workload.task, found.plan.workload.model
-    batch = sample_batches(plan)[0]
+    batches = sample_batches(plan)
+    batch, mask = batches[0], task.mask(batches[0])
     with torch.no_grad():
+        if apart := len(found.positions) == sum(map(count, batches)):  # else the samples of a batch hang together
+            batch = take(batch, 0, max(1, len(found.positions) // SHARE))
         logits = task.logits(model, batch)
-        cotangent = sketch.cotangent(plan, 0)(logits, task.mask(batch))
-        if len(logits) == count(batch):  # else the samples of a batch hang together
-            wanted = max(1, len(found.positions) // SHARE)
-            batch, logits, cotangent = take(batch, 0, wanted), logits[:wanted], cotangent[:wanted]
+        left = count(batches[0]) - len(logits) if apart else 0  # samples whose cotangents are drawn with the others
+        padded = torch.cat([logits, logits.new_zeros(left, *logits.shape[1:])])
+        cotangent = sketch.cotangent(plan, 0)(padded, mask)[: len(logits)]
         size = _sizes(found)
         families: dict[str, float] = {}
         reach: dict[str, float] = {}

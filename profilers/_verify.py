@@ -37,7 +37,7 @@ def rows_are_samples(plan: Plan) -> bool:
 
 def _agrees(plan: Plan, batch: Batch) -> bool:
     """Check the gradients of the batch's first sample; False if rows of another sample get a part of them."""
-    seeds = {target: seed for seed, target in enumerate(plan.targets)}
+    signs = {target: _signs(target, seed) for seed, target in enumerate(plan.targets)}
     seen: dict[Target, Tensor] = {}
     mixed = False
 
@@ -47,7 +47,7 @@ def _agrees(plan: Plan, batch: Batch) -> bool:
         if rows * len(logits) != len(cotangent) or bool(cotangent[rows:].any()):
             mixed = True
         else:
-            projected = projections(call, cotangent, len(logits), _signs(target, seeds[target]))[0].sum(0)
+            projected = projections(call, cotangent, len(logits), signs[target])[0].sum(0)
             seen[target] = seen.get(target, 0) + projected.double()
 
     weights = [target.unit.weight.requires_grad_() for target in plan.targets]
@@ -63,7 +63,7 @@ def _agrees(plan: Plan, batch: Batch) -> bool:
     if mixed:
         return False
     for target, gradient in zip(plan.targets, found, strict=True):
-        _compare(target, _signs(target, seeds[target]), gradient, seen.get(target))
+        _compare(target, signs[target], gradient, seen.get(target))
     return True
 
 

@@ -45,7 +45,7 @@ class Ggn(Profiler):
         seed: of the random signs.
         interactions: give the basis; without it the loss is the sum of the scores.
         diagonal: also give ``ggn_diag``, which keeps only the products of each weight with itself: see `GgnDiag`.
-        cache_bytes: memory for the changes of weights that are kept between passes.
+        cache_bytes: memory for the changes of weights, and gradients of layer outputs, that are kept between passes.
     """
 
     name: ClassVar[str] = "ggn"

@@ -33,8 +33,8 @@ class Kl(Profiler):
     Σ divergence / Σ positions with its standard error over samples. Signed: rounding may leave −1e-17.
 
     Measured, so right also where a quadratic model fails (2 and 3 bits, low rank), but a forward pass per choice:
-    about half of one, since blocks that end before the layer starts are remembered and not run again. The remembered
-    outputs give the same bits; this is checked on the first batch for every cut, and a network that fails is run in
+    about half of one, since what ends before the layer starts is remembered and not run again. The remembered
+    outputs give the same bits; this is checked on the first rows for every cut, and a network that fails is run in
     full, with a warning.
 
     The changes of the logits, δ = z(changed) − z(float), say how choices of different layers meet. They can be kept,

@@ -30,7 +30,7 @@ def parse(action: Mapping[str, Any] | Action) -> Action:
     >>> parse({"kind": "quantize", "bits": 4}).to_json()["granularity"]
     'channel'
     """
-    if isinstance(action, Action):
+    if not isinstance(action, Mapping) and isinstance(action, Action):  # the protocol last: looking it up is slow
         return action
     kind = action.get("kind") if isinstance(action, Mapping) else None
     if not isinstance(kind, str):

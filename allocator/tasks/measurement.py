@@ -38,6 +38,17 @@ def ratio(sums: Tensor, counts: Tensor) -> Measured:
     return Measured(value, math.sqrt(n * spread) / mass)
 
 
+def ratios(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """(values, standard errors) [M] of `ratio` for each column of sums [N, M]."""
+    n, mass = len(sums), float(counts.sum())
+    nothing = sums.new_full(sums.shape[1:], math.nan)
+    values = sums.sum(0) / mass if mass else nothing
+    if n < 2 or not mass:
+        return values, nothing
+    spread = (sums - values * counts.unsqueeze(1)).square_().sum(0) / (n - 1)
+    return values, (n * spread).sqrt_() / mass
+
+
 def correlation(first: Tensor, second: Tensor) -> Measured:
     """Pearson correlation of two columns [M] with the standard error (1 − r²) / √(M − 1) of normal theory."""
     a, b = first - first.mean(), second - second.mean()

@@ -10,8 +10,9 @@ from allocator.errors import UsageError
 from allocator.space import Space
 from allocator.tasks.positions import divergence
 from allocator.workload import Workload
-from profilers._blocks import blocks
+from profilers._blocks import blocks, inside
 from profilers._plan import plan
+from profilers._replay import record, replay
 from profilers.kl import Kl
 
 
@@ -72,6 +73,12 @@ def test_blocks_of_containers_bodies_and_lone_layers():
     net = nn.Module()
     net.body, net.head = body, nn.Linear(2, 2)
     assert list(blocks(net)) == [body.embed, body.layers[0][0], body.layers[1], net.head]
+
+
+def test_inside_a_block_is_what_stands_beside_its_layers():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), nn.Sequential(nn.ReLU()))
+    assert list(inside(net, [net[0], net[1][1]])) == [net[0], net[1], net[1][0], net[1][1], net[2]]
+    assert list(inside(net[0], [net[0]])) == []
 
 
 class Stacked(nn.Module):
@@ -149,3 +156,63 @@ def test_progress_reaches_the_total(workload_of, space):
         Kl(cache_bytes=cache).profile(workload_of("cnn"), space, lambda *call, calls=calls: calls.append(call))
         assert [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
         assert calls[-1][1] == calls[-1][2]
+
+
+class Inner(nn.Module):
+    """A block of two layers; the second writes to what the first returned where its own weight is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.limit = nn.Linear(4, 4), nn.Linear(4, 4), 1e9
+        self.ran = 0
+
+    def forward(self, x):
+        y = self.first(x)
+        self.ran += 1
+        if self.second.weight.abs().max() < self.limit:
+            y.mul_(2)
+        return self.second(y)
+
+
+def inner_net(limit: float) -> tuple[Workload, Inner]:
+    torch.manual_seed(0)
+    block = Inner()
+    net = nn.Sequential(block, nn.Linear(4, 3))
+    block.limit = limit
+    data = [(torch.randn(12, 4), torch.zeros(12, dtype=torch.long))]
+    return Workload(net, data, [(torch.randn(2, 4), torch.zeros(2, dtype=torch.long))]), block
+
+
+@pytest.mark.parametrize("limit", [0.0, 1e9], ids=["unwritten", "written"])
+def test_layers_inside_a_block_are_remembered_whether_or_not_they_are_written_to(limit, space):
+    workload, _ = inner_net(limit)
+    assert np.array_equal(Kl().profile(workload, space).scores["kl"], naive(workload, space))
+    batch = workload.calibration[0]
+    net = workload.model
+    with torch.no_grad():
+        seen = record(
+            workload.task, net, batch, [net[0], net[1]], list(net[0].children()), list(net[0].children()), 1 << 20
+        )
+    assert [block for block, _ in seen.before([net[0].second])] == [net[0].first]
+    assert [block for block, _ in seen.before([net[1]])] == []  # not watched
+    assert (seen.calls[net[0].first].versions is None) == (limit > 0)
+
+
+def test_an_output_that_is_written_to_only_this_time_is_forgotten(space):
+    workload, block = inner_net(0.0)
+    net, batch = workload.model, workload.calibration[0]
+    with torch.no_grad():
+        seen = record(workload.task, net, batch, [net[0], net[1]], [block.second], [block.first], 1 << 20)
+        block.limit = 1e9
+        wanted = net(batch[0])
+        for _ in range(2):
+            assert torch.equal(replay(workload.task, net, seen, seen.before([block.second])), wanted)
+    assert block.first not in seen.calls
+
+
+def test_room_bounds_what_is_remembered_inside_blocks():
+    workload, block = inner_net(0.0)
+    net, batch = workload.model, workload.calibration[0]
+    with torch.no_grad():
+        seen = record(workload.task, net, batch, [net[0]], [block.second], list(block.children()), 12 * 4 * 4)
+    assert set(seen.calls) == {net[0], block.first}
