@@ -19,6 +19,7 @@ from solvers._relaxations import Relaxations
 FIRST = 5  # tangents along each axis before anything is known
 TOLERANCE = 1e-9
 UNSURE = 1e-7  # of the size of the objective: what HiGHS's tolerances may add to its bound
+SHARE = 0.9  # of the time that is left: HiGHS looks at its clock seldom
 SHORT = 1e-12  # of the longest axis: shorter ones add nothing
 
 
@@ -33,6 +34,7 @@ class _Squares:
         raw = form.factor[:, free]
         factor = np.asarray(raw.todense() if hasattr(raw, "todense") else raw, np.float64)
         _, size, turned = np.linalg.svd(factor, full_matrices=False)
+        self.unit = 0.5 * float((size**2).sum()) / len(free) + float(np.abs(form.linear[free]).mean()) or 1.0
         kept = size > SHORT * size.max(initial=0.0)
         self.axes: FloatArray = size[kept, None] * turned[kept]
         self.places: list[FloatArray] = []
@@ -42,9 +44,9 @@ class _Squares:
             hi = np.maximum.reduceat(self.axes, start, axis=1).sum(axis=1)
             self.places = [lo + t * (hi - lo) for t in np.linspace(0.0, 1.0, FIRST)]
 
-    def tangents(self, unit: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def tangents(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """c·(axis·x) − unit·t ≤ ½c²: slopes [T·R, F], slopes of t [T·R, R], limits [T·R]; rows of size 1."""
-        count = len(self.axes)
+        count, unit = len(self.axes), self.unit
         at = np.concatenate(self.places) if count else np.zeros(0)
         which = np.arange(len(at)) % max(count, 1)
         slopes = at[:, None] * self.axes[which]
@@ -61,20 +63,26 @@ class Master:
         assert found.form is not None
         self.model, self.form, self.limit = found.model, found.form, found.limit
         self.free = np.flatnonzero(self.model.linear.free)
+        self.excluded: list[FloatArray] = []
         self.squares = [_Squares(self.model, self.form)]
         if self.limit is not None:
             self.squares.append(_Squares(self.model, self.limit[0]))
         start, group = self.model.problem.indptr[:-1], self.model.problem.group_of
         self.least = np.minimum.reduceat(np.where(self.model.linear.free, self.form.linear, np.inf), start)
         self.linear = (self.form.linear - self.least[group])[self.free]
-        curved = sum(float((s.axes**2).sum()) for s in self.squares)
-        self.unit = float(np.abs(self.linear).mean()) + 0.5 * curved / len(self.free) or 1.0
+        self.unit = float(np.abs(self.linear).mean()) + 0.5 * float((self.squares[0].axes ** 2).sum()) / len(self.free)
+        self.unit = self.unit or 1.0
+        self.squares[0].unit = self.unit
 
     def cut(self, x: FloatArray) -> None:
         """Add the tangents at parts of choices [N]."""
         for squares in self.squares:
             if len(squares.axes):
                 squares.places.append(squares.axes @ x[self.free])
+
+    def exclude(self, taken: IntArray) -> None:
+        """Not this allocation (rows [G]) again."""
+        self.excluded.append(np.isin(self.free, taken).astype(np.float64))
 
     def solve(self, limits: Limits) -> tuple[float, IntArray | None]:
         """HiGHS's bound on the objective less what its tolerances may hide, and its allocation (rows [G]) or None."""
@@ -86,9 +94,10 @@ class Master:
         options: dict[str, Any] = {
             "mip_rel_gap": limits.gap,
             "mip_feasibility_tolerance": TOLERANCE,
+            "primal_feasibility_tolerance": TOLERANCE,
             "random_seed": limits.seed,
         }
-        options |= {} if limits.time is None else {"time_limit": max(limits.left, 0.01)}
+        options |= {} if limits.time is None else {"time_limit": max(SHARE * limits.left, 0.01)}
         options |= {} if limits.threads is None else {"threads": limits.threads}
         whole = np.append(np.ones(len(self.free)), np.zeros(sum(widths)))
         with warnings.catch_warnings():
@@ -116,11 +125,12 @@ class Master:
         groups, sides = self.model.problem.group_count, sides_of(self.model.linear)
         columns = np.array([s.column[self.free] for s in sides]).reshape(len(sides), len(self.free))
         blocks: list[list[Any]] = [[membership(self.model.linear)], [csr_array(columns)]]
-        lo = [np.ones(groups), np.full(len(sides), -np.inf)]
-        hi = [np.ones(groups), np.array([s.limit for s in sides])]
+        blocks.append([csr_array(np.array(self.excluded).reshape(-1, len(self.free)))])
+        lo = [np.ones(groups), np.full(len(sides) + len(self.excluded), -np.inf)]
+        hi = [np.ones(groups), np.array([s.limit for s in sides]), np.full(len(self.excluded), groups - 1.0)]
         blocks = [[block[0], *[None] * len(self.squares)] for block in blocks]
         for i, squares in enumerate(self.squares):
-            slopes, above, limit = squares.tangents(self.unit)
+            slopes, above, limit = squares.tangents()
             aside: list[Any] = [None] * len(self.squares)
             aside[i] = csr_array(above)
             blocks.append([csr_array(slopes), *aside])
@@ -128,8 +138,9 @@ class Master:
             hi.append(limit)
         if self.limit is not None:
             form, most = self.limit
-            size = float(np.abs(form.linear[self.free]).max()) + self.unit
-            sums = csr_array(np.full((1, len(self.squares[1].axes)), self.unit / size))
+            unit = self.squares[1].unit
+            size = float(np.abs(form.linear[self.free]).max()) + unit
+            sums = csr_array(np.full((1, len(self.squares[1].axes)), unit / size))
             blocks.append([csr_array(form.linear[None, self.free] / size), None, sums])
             lo.append(np.array([-np.inf]))
             hi.append(np.array([(most - form.constant + form.slip) / size]))

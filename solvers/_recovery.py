@@ -30,7 +30,11 @@ class Recovery:
     def begin(self, name: str, starts: Iterable[IntArray]) -> None:
         """Begin at each of them (rows [G]) while there is time."""
         before = self.search.best
-        self.search.begin_all(starts)
+        for taken in starts:
+            if self.search.best is not None and self.limits.left <= 0:
+                break
+            self.search._offer(taken)  # as it is: the search's own sums are stricter than a limit met to the last bit
+            self.search.begin(taken)
         if self.search.best is not before:
             self.source = name
 

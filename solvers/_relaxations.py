@@ -8,7 +8,7 @@ from typing import Any
 from allocator.protocols import Limits
 from allocator.quadratic import Quadratic
 from allocator.statement import FloatArray
-from solvers._box import tight_box
+from solvers._box import Box, tight_box
 from solvers._concave import descended, tilted
 from solvers._convexify import MOST_SHIFTED, Convex, shifted, split
 from solvers._lift import lift
@@ -55,10 +55,10 @@ class Relaxations:
         """Secant, convex–concave procedure, shift; False where the first of them gives no point."""
         box = tight_box(self.model, self.limits)
         form = split(self.model, box)
-        program = self._relax("secant", form, self._secants)
+        program = self._relax("secant" if self._bent else "convex", form, self._secants)
         if program is None:
             return False
-        self._descend(program, form)
+        self._descend(program, form, box)
         if self._bent and self.model.problem.choice_count <= MOST_SHIFTED and self.limits.left > 0:
             self._relax("shift", shifted(self.model), shifted)
         return True
@@ -111,8 +111,8 @@ class Relaxations:
         self._keep(name, tangent_bound(self.model, form, point.x, plain, point.price)[1])
         return program
 
-    def _descend(self, program: Program, form: Convex) -> None:
-        model, box = self.model, tight_box(self.model, self.limits)
+    def _descend(self, program: Program, form: Convex, box: Box) -> None:
+        model = self.model
         if self.row is not None and self.price > 0:
             model = tilted(self.model, self.row, self.price)
             box = tight_box(model, self.limits)
@@ -120,5 +120,6 @@ class Relaxations:
             program = Program(model, form)
         if not (model.eigenvalues < 0).any() or self.limits.left <= 0:
             return
-        x, steps = descended(program, model, form, box, self.points["secant"], self.limits)
+        (first,) = self.points.values()
+        x, steps = descended(program, model, form, box, first, self.limits)
         self.points["convex-concave"], self.statistics["convex_concave_steps"] = x, steps

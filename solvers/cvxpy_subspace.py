@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from allocator.certificate import Multipliers
 from allocator.checks.lagrangian import single_row_infeasible
-from allocator.errors import UsageError
+from allocator.errors import UnsupportedError, UsageError
 from allocator.evaluation import scale_of
 from allocator.features import LINEAR
 from allocator.local_search import cheapest
@@ -28,6 +28,8 @@ from solvers._steps import stepped
 
 CLOSE = 1e-12  # of S
 LIFTED = 60  # choices up to which the lift takes seconds
+RESCUES = 8  # integer programs where nothing else finds an allocation
+MOST_LIFTED = 120  # beyond, it would take minutes and gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +45,10 @@ class CvxpySubspace:
     Bounds hold however inexact the engine was. See docs/subspace.md.
 
     form: "choices", or "steps": the program over step sizes (stats rd_scale, rd_decay), which gives no bound.
-    lift: "auto" up to 60 choices, "always", "never". outer: integer programs with tangents (HiGHS) at most, for a
-    bound that closes in on the optimum; 0 for none. remainder: a max on the loss holds with the remainders of the
-    taken choices added, which is more than the problem asks. kicks: perturbations of the local search.
+    lift: "auto" up to 60 choices, "always" (up to 120), "never". outer: integer programs with tangents (HiGHS) at
+    most, for a bound that closes in on the optimum; a few are tried even at 0 where nothing else finds an
+    allocation. remainder: a max on the loss holds with the remainders of the taken choices added, which is more than
+    the problem asks. kicks: perturbations of the local search.
     """
 
     form: Literal["choices", "steps"] = "choices"
@@ -73,7 +76,7 @@ class CvxpySubspace:
         """One choice per group with a bound; "optimal" only where the two meet to rounding.
 
         Raises:
-            UnsupportedError: under form="steps", a stat that is missing.
+            UnsupportedError: a stat that is missing under form="steps"; too many choices under lift="always".
             SolverError: no engine of cvxpy solved the relaxation.
         """
         model, row = separated(problem, self.remainder)
@@ -90,6 +93,11 @@ class CvxpySubspace:
             recovery.kick(self.kicks)
             return self._answer(problem, recovery, -math.inf, steps.statistics)
         found = Relaxations(model, row, limits)
+        if self.lift == "always" and found.count > MOST_LIFTED:
+            raise UnsupportedError(
+                f"cvxpy_subspace[lift=always] would lift {found.count} choices, more than {MOST_LIFTED}; leave lift at "
+                "auto, or forbid choices"
+            )
         if not found.run():
             return self._without_a_point(problem, found, recovery)
         for name, x in found.points.items():
@@ -99,8 +107,9 @@ class CvxpySubspace:
             recovery.round("lift", found.lift())
         if not self._closed(problem, recovery, found.bound):
             recovery.kick(self.kicks)
-        if self.outer and not self._closed(problem, recovery, found.bound):
-            outer(found, recovery, self.outer)
+        masters = self.outer if recovery.search.best is not None else max(self.outer, RESCUES)
+        if masters and not self._closed(problem, recovery, found.bound):
+            outer(found, recovery, masters)
         return self._answer(problem, recovery, found.bound, {**found.statistics, "bounds": found.bounds})
 
     def _lifts(self, count: int) -> bool:
