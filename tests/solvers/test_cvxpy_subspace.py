@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +267,14 @@ def test_options_are_refused_by_name() -> None:
             CvxpySubspace(**options)  # type: ignore[arg-type]  # that is the point
     with pytest.raises(UnsupportedError, match=r"lift 123 choices, more than 120"):
         CvxpySubspace(lift="always").solve(drawn(0, groups=41), Limits())
+
+
+def test_the_example_of_the_page_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "subspace.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, re.S)
+    [shown] = re.findall(r"```text\n(.*?)```", page, re.S)
+    exec(code, {})
+    assert capsys.readouterr().out == shown
 
 
 def test_it_agrees_with_the_other_quadratic_backend() -> None:
