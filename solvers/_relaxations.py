@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
+from allocator.errors import SolverError
 from allocator.protocols import Limits
 from allocator.quadratic import Quadratic
 from allocator.statement import FloatArray
@@ -52,16 +55,30 @@ class Relaxations:
         return self.row is not None and math.isfinite(self.row.hi)
 
     def run(self) -> bool:
-        """Secant, convex–concave procedure, shift; False where the first of them gives no point."""
+        """Secant, convex–concave procedure, shift; False where the first of them gives no point.
+
+        Raises:
+            SolverError: no engine came to an end with the first; where one of the others fails, the rest counts.
+        """
         box = tight_box(self.model, self.limits)
         form = split(self.model, box)
         program = self._relax("secant" if self._bent else "convex", form, self._secants)
         if program is None:
             return False
-        self._descend(program, form, box)
+        with self._spared("convex-concave"):
+            self._descend(program, form, box)
         if self._bent and self.model.problem.choice_count <= MOST_SHIFTED and self.limits.left > 0:
-            self._relax("shift", shifted(self.model), shifted)
+            with self._spared("shift"):
+                self._relax("shift", shifted(self.model), shifted)
         return True
+
+    @contextlib.contextmanager
+    def _spared(self, name: str) -> Iterator[None]:
+        """An engine that fails here is told of in the statistics, and costs no more than its own point."""
+        try:
+            yield
+        except SolverError as error:
+            self.statistics[f"{name} failed"] = str(error)
 
     def hopeless(self) -> bool:
         """Whether the secants alone show that no allocation that keeps the other rows has a loss within the limit."""
@@ -75,9 +92,11 @@ class Relaxations:
     def lift(self) -> FloatArray | None:
         """The semidefinite relaxation: its point, or None; its bound is kept."""
         below = None if self.row is None else (self.row.plain, self.row.hi)
-        x, total, told = products_of(lift(self.model, below), self.model.problem.choice_count, self.limits)
-        self._keep("lift", self.model.linear.objective(total))
-        self.statistics["lift"] = told
+        x = None
+        with self._spared("lift"):
+            x, total, told = products_of(lift(self.model, below), self.model.problem.choice_count, self.limits)
+            self._keep("lift", self.model.linear.objective(total))
+            self.statistics["lift"] = told
         if x is not None:
             self.points["lift"] = x
         return x

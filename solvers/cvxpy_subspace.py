@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from allocator.certificate import Multipliers
 from allocator.checks.lagrangian import single_row_infeasible
-from allocator.errors import UnsupportedError, UsageError
+from allocator.errors import SolverError, UnsupportedError, UsageError
 from allocator.evaluation import scale_of
 from allocator.features import LINEAR
 from allocator.local_search import cheapest
@@ -77,7 +77,7 @@ class CvxpySubspace:
 
         Raises:
             UnsupportedError: a stat that is missing under form="steps"; too many choices under lift="always".
-            SolverError: no engine of cvxpy solved the relaxation.
+            SolverError: no engine of cvxpy solved the relaxation, and nothing was found without it.
         """
         model, row = separated(problem, self.remainder)
         begin = cheapest(model.linear)
@@ -98,7 +98,13 @@ class CvxpySubspace:
                 f"cvxpy_subspace[lift=always] would lift {found.count} choices, more than {MOST_LIFTED}; leave lift at "
                 "auto, or forbid choices"
             )
-        if not found.run():
+        try:
+            solved = found.run()
+        except SolverError as error:
+            if recovery.search.best is None:
+                raise
+            solved, found.statistics["relaxation"] = False, str(error)
+        if not solved:
             return self._without_a_point(problem, found, recovery)
         for name, x in found.points.items():
             recovery.round(name, x)

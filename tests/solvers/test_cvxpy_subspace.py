@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 import allocator
 from allocator import registry
 from allocator.certificate import Multipliers
-from allocator.errors import UnsupportedError, UsageError
+from allocator.errors import SolverError, UnsupportedError, UsageError
 from allocator.features import LINEAR
 from allocator.problem import Problem
 from allocator.protocols import Limits
@@ -25,6 +26,8 @@ from allocator.testing.claims import tolerance
 from allocator.testing.depth import times
 from allocator.testing.random_problems import DETAILS, MASKS, random_rows
 from allocator.testing.reference import Reference
+from solvers import _programs
+from solvers._convex import run
 from solvers.cvxpy_subspace import CvxpySubspace
 
 QUICK = CvxpySubspace(lift="never", kicks=10)
@@ -259,6 +262,28 @@ def test_a_gap_that_is_allowed_ends_the_work() -> None:
     told = CvxpySubspace(outer=40).solve(problem, Limits(gap=1e6)).statistics
     assert "lift" not in told["bounds"]
     assert "masters" not in told
+
+
+def test_an_engine_that_fails_costs_only_its_own_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, limits = drawn(0), Limits()
+    expected = held(problem, QUICK.solve(problem, limits))
+    calls = [0]
+
+    def fails_after_the_first(*given: Any) -> tuple[str, str]:
+        calls[0] += 1
+        if calls[0] > 1:
+            raise SolverError("no engine of cvxpy solved the relaxation")
+        return run(*given)
+
+    monkeypatch.setattr(_programs, "run", fails_after_the_first)
+    answer = QUICK.solve(problem, limits)
+    assert held(problem, answer) == expected
+    assert set(answer.statistics["bounds"]) == {"secant"}
+    assert "shift failed" in answer.statistics
+    answer = QUICK.solve(problem, limits)
+    assert held(problem, answer) == expected
+    assert answer.claimed_bound is None
+    assert "no engine" in answer.statistics["relaxation"]
 
 
 def test_options_are_refused_by_name() -> None:
