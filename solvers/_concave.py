@@ -15,6 +15,7 @@ from solvers._loss_row import LossRow
 from solvers._programs import Program
 
 STEPS = 30
+PATIENCE = 3.0  # times what the last program took has to be left for another
 SETTLED = 1e-6  # of the size of the objective
 
 
@@ -45,6 +46,8 @@ def descended(
 
     now = worth(x)
     for step in range(STEPS):
+        if limits.left <= PATIENCE * program.seconds:
+            return x, step
         point = program.solve(base + axes @ (curve * (axes.T @ x)), limits)
         if point.x is None:
             return x, step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Program:
     """min linear·x + ½‖factor·x‖² over x ≥ 0 of groups that sum to 1, under the rows and loss(x) ≤ limit.
 
     Each group's least is taken off `linear` and the whole is divided by its size; rows and loss have ranges of
-    about 1. `linear` may change from one solve to the next, the rest is set up once.
+    about 1. `linear` may change from one solve to the next, the rest is set up once. seconds: the last solve took.
     """
 
     def __init__(self, model: Quadratic, form: Convex, loss: tuple[Convex, float] | None = None) -> None:
@@ -67,6 +68,7 @@ class Program:
             self.loss_row = self._limited(cp, *loss)
             rows.append(self.loss_row)
         self.problem = cp.Problem(cp.Minimize(goal), rows)
+        self.seconds = 0.0
 
     def _mean(self, linear: FloatArray) -> float:
         return float(np.abs(self._shifted(linear)).mean())
@@ -96,7 +98,9 @@ class Program:
             SolverError: no engine of cvxpy came to an end.
         """
         self.slope.value = self._shifted(linear) / self.unit
+        begun = monotonic()
         engine, status = run(self.problem, limits)
+        self.seconds = monotonic() - begun
         if status not in GOOD or self.x.value is None:
             return Point(engine, status)
         x = np.zeros(self.model.problem.choice_count)

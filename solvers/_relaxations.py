@@ -11,8 +11,8 @@ from allocator.errors import SolverError
 from allocator.protocols import Limits
 from allocator.quadratic import Quadratic
 from allocator.statement import FloatArray
-from solvers._box import Box, tight_box
-from solvers._concave import descended, tilted
+from solvers._box import tight_box
+from solvers._concave import PATIENCE, descended, tilted
 from solvers._convexify import MOST_SHIFTED, Convex, shifted, split
 from solvers._lift import lift
 from solvers._lift_program import products_of
@@ -39,6 +39,7 @@ class Relaxations:
         self.empty = False
         self.form: Convex | None = None
         self.limit: Limit | None = None
+        self._program: Program | None = None
 
     @property
     def bound(self) -> float:
@@ -54,23 +55,35 @@ class Relaxations:
     def _limited(self) -> bool:
         return self.row is not None and math.isfinite(self.row.hi)
 
-    def run(self) -> bool:
-        """Secant, convex–concave procedure, shift; False where the first of them gives no point.
+    def secant(self) -> FloatArray | None:
+        """The point of the program with secants, the first that is needed; None where an engine finds none.
 
         Raises:
-            SolverError: no engine came to an end with the first; where one of the others fails, the rest counts.
+            SolverError: no engine came to an end.
         """
-        box = tight_box(self.model, self.limits)
-        form = split(self.model, box)
-        program = self._relax("secant" if self._bent else "convex", form, self._secants)
-        if program is None:
-            return False
+        name = "secant" if self._bent else "convex"
+        self._box = tight_box(self.model, self.limits)
+        self._first = split(self.model, self._box)
+        self._program = self._relax(name, self._first, self._secants)
+        return self.points.get(name)
+
+    def descend(self) -> FloatArray | None:
+        """The point of the convex–concave procedure from there; None where nothing is concave, or time is short."""
         with self._spared("convex-concave"):
-            self._descend(program, form, box)
-        if self._bent and self.model.problem.choice_count <= MOST_SHIFTED and self.limits.left > 0:
+            self._descend()
+        return self.points.get("convex-concave")
+
+    def shift(self) -> FloatArray | None:
+        """The point of the shifted form; None where it is not needed, too large, or time is short."""
+        if self._bent and self.model.problem.choice_count <= MOST_SHIFTED and self._patient:
             with self._spared("shift"):
                 self._relax("shift", shifted(self.model), shifted)
-        return True
+        return self.points.get("shift")
+
+    @property
+    def _patient(self) -> bool:
+        """Whether there is time for another program like the first."""
+        return self._program is not None and self.limits.left > PATIENCE * self._program.seconds
 
     @contextlib.contextmanager
     def _spared(self, name: str) -> Iterator[None]:
@@ -130,14 +143,17 @@ class Relaxations:
         self._keep(name, tangent_bound(self.model, form, point.x, plain, point.price)[1])
         return program
 
-    def _descend(self, program: Program, form: Convex, box: Box) -> None:
-        model = self.model
+    def _descend(self) -> None:
+        model, form, box, program = self.model, self._first, self._box, self._program
+        assert program is not None
+        if not self._patient:
+            return
         if self.row is not None and self.price > 0:
             model = tilted(self.model, self.row, self.price)
             box = tight_box(model, self.limits)
             form = split(model, box)
             program = Program(model, form)
-        if not (model.eigenvalues < 0).any() or self.limits.left <= 0:
+        if not (model.eigenvalues < 0).any():
             return
         (first,) = self.points.values()
         x, steps = descended(program, model, form, box, first, self.limits)

@@ -99,15 +99,16 @@ class CvxpySubspace:
                 "auto, or forbid choices"
             )
         try:
-            solved = found.run()
+            first = found.secant()
         except SolverError as error:
             if recovery.search.best is None:
                 raise
-            solved, found.statistics["relaxation"] = False, str(error)
-        if not solved:
+            first, found.statistics["relaxation"] = None, str(error)
+        if first is None:
             return self._without_a_point(problem, found, recovery)
-        for name, x in found.points.items():
-            recovery.round(name, x)
+        recovery.round("secant", first)  # each point at once: a time limit may fall in the next program
+        recovery.round("convex-concave", found.descend())
+        recovery.round("shift", found.shift())
         recovery.under_loss(found.price)
         if self._lifts(found.count) and not self._closed(problem, recovery, found.bound):
             recovery.round("lift", found.lift())
