@@ -10,6 +10,7 @@ import numpy as np
 
 from allocator.quadratic import Quadratic
 from allocator.statement import FloatArray, IntArray
+from solvers._box import Box, wide_box
 
 EPSILON = float(np.finfo(float).eps)
 MOST_SHIFTED = 1_500  # choices whose matrix is decomposed: seconds
@@ -105,23 +106,24 @@ def _blocks(inner: FloatArray, group: IntArray) -> FloatArray:
     return np.asarray(shift * max(0.0, -float(np.linalg.eigvalsh((bent + bent.T) / 2)[0])))
 
 
-def split(model: Quadratic) -> Convex:
+def split(model: Quadratic, box: Box | None = None) -> Convex:
     """For any number of choices: each pair as a square, each negative eigenvalue by its secant; a weak bound.
 
     w x_a x_b = ½|w|(x_a ± x_b)² − ½|w|(x_a + x_b) on 0/1; −½|e|c² ≥ −½|e|((lo + hi)·c − lo·hi) for lo ≤ c ≤ hi.
+
+    Args:
+        model: the objective.
+        box: the ranges of c on allocations that keep the rows; otherwise those of all allocations.
     """
     from scipy.sparse import csr_array, vstack
 
-    n, start, free = model.problem.choice_count, model.problem.indptr[:-1], model.linear.free
+    n = model.problem.choice_count
     own = 0.5 * (model.vectors**2) @ model.eigenvalues
     linear = model.linear.value - own
     up = model.eigenvalues >= 0
-    constant = 0.0
-    for e, v in zip(model.eigenvalues[~up].tolist(), model.vectors[:, ~up].T, strict=True):
-        lo = float(np.minimum.reduceat(np.where(free, v, np.inf), start).sum())
-        hi = float(np.maximum.reduceat(np.where(free, v, -np.inf), start).sum())
-        linear = linear + 0.5 * e * (lo + hi) * v
-        constant -= 0.5 * e * lo * hi
+    box = wide_box(model) if box is None else box
+    linear = linear + model.vectors[:, ~up] @ (0.5 * model.eigenvalues[~up] * (box.lo + box.hi))
+    constant = -0.5 * float((model.eigenvalues[~up] * box.lo) @ box.hi)
     size = np.abs(model.pair_value)
     for end in (0, 1):
         linear = linear - 0.5 * np.bincount(model.pair[:, end], size, n)

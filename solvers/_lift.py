@@ -9,7 +9,7 @@ import numpy as np
 
 from allocator.quadratic import Quadratic
 from allocator.statement import FloatArray, IntArray
-from solvers._convex import sides_of
+from solvers._convex import SLACK, sides_of
 
 EPSILON = float(np.finfo(float).eps)
 
@@ -54,8 +54,10 @@ class Lift:
         return self.unit * (height + low * (1 + self.groups))
 
 
-def lift(model: Quadratic) -> Lift:
+def lift(model: Quadratic, below: tuple[Quadratic, float] | None = None) -> Lift:
     """Build it: x² = x, products within a group 0, products across groups ≥ 0, slack of each row times each choice ≥ 0.
+
+    below: another quadratic over the same choices, and what it may not exceed.
 
     The doubly nonnegative relaxation with the budget rows inside, on the face where every group sums to 1 (Shor,
     1987; Burer, 2009; Zhao, Karisch, Rendl and Wolkowicz, 1998).
@@ -73,10 +75,7 @@ def lift(model: Quadratic) -> Lift:
     of = group[~last]
     for j in np.flatnonzero(last).tolist():
         basis[1 + j, 1 + np.flatnonzero(of == group[j])] = -1.0
-    full = np.zeros((1 + len(free), 1 + len(free)))
-    full[0, 1:] = full[1:, 0] = 0.5 * model.linear.value[free]
-    full[1:, 1:] = 0.5 * model.matrix[np.ix_(free, free)]
-    form = basis.T @ full @ basis
+    form = _form(model, free, basis)
     unit = float(np.abs(form).max(initial=0.0)) or 1.0
     zero = []
     for a in range(1, n):
@@ -89,6 +88,10 @@ def lift(model: Quadratic) -> Lift:
     slacks = [s.limit * basis[0] - s.column[free] @ choices for s in sides_of(model.linear)]
     positive += [_both(slack, choice) for slack in slacks for choice in choices]
     positive += [_both(s, t) for i, s in enumerate(slacks) for t in slacks[:i]]
+    if below is not None and math.isfinite(below[1]):
+        room = -_form(below[0], free, basis)
+        room[0, 0] += below[1] + SLACK * (below[0].size + abs(below[1]))
+        positive.append(room / (float(np.abs(room).max()) or 1.0))
     none = np.zeros((0, n, n))
     return Lift(
         free=free,
@@ -99,6 +102,14 @@ def lift(model: Quadratic) -> Lift:
         positive=np.array(positive) if positive else none,
         groups=problem.group_count,
     )
+
+
+def _form(model: Quadratic, free: IntArray, basis: FloatArray) -> FloatArray:
+    """Σ value + Σ W of an allocation as a form of u."""
+    full = np.zeros((1 + len(free), 1 + len(free)))
+    full[0, 1:] = full[1:, 0] = 0.5 * model.linear.value[free]
+    full[1:, 1:] = 0.5 * model.matrix[np.ix_(free, free)]
+    return np.asarray(basis.T @ full @ basis)
 
 
 def _unit(n: int, k: int) -> FloatArray:

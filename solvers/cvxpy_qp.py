@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator.bounds import Prices, find_prices
 from allocator.certificate import Multipliers
-from allocator.checks.lagrangian import lower_bound, single_row_infeasible
+from allocator.checks.lagrangian import single_row_infeasible
 from allocator.errors import UnsupportedError, UsageError
 from allocator.evaluation import scale_of
 from allocator.features import LINEAR
@@ -22,10 +20,10 @@ from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
-from allocator.statement import FloatArray
 from solvers._answers import bounded
-from solvers._convex import GOOD, exclusion, membership, roundings, run, sides_of
+from solvers._convex import exclusion, roundings
 from solvers._convexify import MOST_SHIFTED, Convex, is_convex, plain, shifted, split
+from solvers._programs import Program, tangent_bound
 
 CLOSE = 1e-12  # of S
 DRAWS = 8
@@ -74,14 +72,15 @@ class CvxpyQp:
             search.begin(problem.indptr[:-1] + start)
         search.begin(begin)
         form = self._form(model)
-        x, statistics = _relaxed(model, form, limits)
-        if x is None:
-            prices = exclusion(model.linear, limits) if statistics["relaxation"].startswith("infeasible") else None
+        point = Program(model, form).solve(form.linear, limits)
+        statistics = {"engine": point.engine, "relaxation": point.status, "form": form.name}
+        if point.x is None:
+            prices = exclusion(model.linear, limits) if point.empty else None
             if prices is not None and search.best is None:
                 return Answer(claim="infeasible", certificate=Multipliers(prices), statistics=statistics)
             return bounded(search, -math.inf, 0.0, statistics)
-        priced, bound = _bound(model, form, x)
-        search.begin_all(roundings(model.linear, x, DRAWS, limits.seed))
+        priced, bound = tangent_bound(model, form, point.x)
+        search.begin_all(roundings(model.linear, point.x, DRAWS, limits.seed))
         search.begin_all(p.rows for p in priced.seen[-CORNERS:])
         slip = CLOSE * scale_of(problem) + form.slip
         if search.best is not None:
@@ -102,38 +101,3 @@ class CvxpyQp:
         if model.problem.choice_count > MOST_SHIFTED:
             return split(model)
         return shifted(model)
-
-
-def _relaxed(model: Quadratic, form: Convex, limits: Limits) -> tuple[FloatArray | None, dict[str, Any]]:
-    """The least point of the form over all parts of choices [N], or None; and statistics."""
-    import cvxpy
-
-    cp: Any = cvxpy  # typed in parts only
-    problem, free = model.problem, np.flatnonzero(model.linear.free)
-    x = cp.Variable(len(free), nonneg=True)
-    constraints = [membership(model.linear) @ x == 1]
-    sides = sides_of(model.linear)
-    if sides:
-        constraints.append(np.array([s.column[free] for s in sides]) @ x <= np.array([s.limit for s in sides]))
-    least = np.minimum.reduceat(np.where(model.linear.free, form.linear, np.inf), problem.indptr[:-1])
-    linear = (form.linear - least[problem.group_of])[free]
-    factor = form.factor[:, free]
-    unit = float(np.abs(linear).mean()) + 0.5 * float((factor**2).sum()) / len(free) or 1.0
-    goal = (linear / unit) @ x
-    if factor.shape[0]:
-        goal = goal + 0.5 * cp.sum_squares((factor / math.sqrt(unit)) @ x)
-    engine, status = run(cp.Problem(cp.Minimize(goal), constraints), limits)
-    statistics: dict[str, Any] = {"engine": engine, "relaxation": status, "form": form.name}
-    if status not in GOOD or x.value is None:
-        return None, statistics
-    full = np.zeros(problem.choice_count)
-    full[free] = np.clip(np.asarray(x.value, np.float64), 0.0, 1.0)
-    return full, statistics
-
-
-def _bound(model: Quadratic, form: Convex, x: FloatArray) -> tuple[Prices, float]:
-    """The prices of the tangent at x, and the bound on the objective that they prove."""
-    gradient, constant = form.gradient(x)
-    tangent = dataclasses.replace(model.linear, value=gradient)
-    prices = find_prices(tangent)
-    return prices, model.linear.objective(lower_bound(tangent, prices.values) + constant)

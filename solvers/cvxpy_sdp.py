@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,12 @@ from allocator.interaction_search import InteractionSearch
 from allocator.local_search import cheapest
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
-from allocator.quadratic import Quadratic, quadratic
+from allocator.quadratic import quadratic
 from allocator.solution import Answer
-from allocator.statement import FloatArray
 from solvers._answers import bounded
-from solvers._convex import GOOD, exclusion, roundings, run
-from solvers._lift import Lift, lift
+from solvers._convex import exclusion, roundings
+from solvers._lift import lift
+from solvers._lift_program import products_of
 
 CLOSE = 1e-12  # of S
 DRAWS = 12
@@ -77,7 +76,7 @@ class CvxpySdp:
         search.begin_all([] if start is None else [problem.indptr[:-1] + start])
         search.begin(begin)
         lifted = lift(model)
-        x, total, statistics = _relaxed(model, lifted, limits)
+        x, total, statistics = products_of(lifted, problem.choice_count, limits)
         bound = model.linear.objective(total)
         if search.best is None and statistics["relaxation"].startswith("unbounded"):  # so the other side is infeasible
             prices = exclusion(model.linear, limits)
@@ -91,38 +90,3 @@ class CvxpySdp:
         ):
             search.kick(self.kicks, limits.seed)
         return bounded(search, bound, slip, statistics)
-
-
-def _relaxed(model: Quadratic, lifted: Lift, limits: Limits) -> tuple[FloatArray | None, float, dict[str, Any]]:
-    """Parts of choices [N] or None, a lower bound on Σ value + Σ W, and statistics.
-
-    maximise height subject to form − height·E₀₀ − Σ zero·A − Σ positive·A ⪰ 0, positive ≥ 0.
-    """
-    import cvxpy
-    from scipy.sparse import csr_array
-
-    cp: Any = cvxpy  # typed in parts only
-    n = len(lifted.form)
-    height, zero = cp.Variable(), cp.Variable(max(len(lifted.zero), 1))
-    positive = cp.Variable(max(len(lifted.positive), 1), nonneg=True)
-    corner = np.zeros((n * n, 1))
-    corner[0] = 1.0
-    left = lifted.form.reshape(-1) - csr_array(corner) @ cp.reshape(height, (1,), order="C")
-    for part, forms in ((zero, lifted.zero), (positive, lifted.positive)):
-        if len(forms):
-            left = left - csr_array(forms.reshape(len(forms), -1).T) @ part
-    matrix = cp.reshape(left, (n, n), order="C")
-    semidefinite = (matrix + matrix.T) / 2 >> 0
-    engine, status = run(cp.Problem(cp.Maximize(height), [semidefinite]), limits)
-    statistics: dict[str, Any] = {"engine": engine, "relaxation": status, "order": n}
-    if status not in GOOD:
-        return None, -math.inf, statistics
-    y = np.zeros(0) if not len(lifted.zero) else np.asarray(zero.value)
-    z = np.zeros(0) if not len(lifted.positive) else np.asarray(positive.value)
-    total = lifted.bound(float(height.value), y, z)
-    products = semidefinite.dual_value
-    if products is None or not np.isfinite(products).all() or products[0, 0] <= 0:
-        return None, total, statistics
-    x = np.zeros(model.problem.choice_count)
-    x[lifted.free] = np.clip((lifted.basis @ (products[0] / products[0, 0]))[1:], 0.0, 1.0)
-    return x, total, statistics
