@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from allocator.errors import UsageError
-from allocator.tasks.batches import first, leaves
+from allocator.tasks.batches import count, first, leaves, take
 from allocator.tasks.positions import divergence, per_sample
 from allocator.tasks.protocol import Batch
 from profilers._blocks import blocks, inside
