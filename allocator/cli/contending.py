@@ -86,10 +86,18 @@ def _describe(found: Contest) -> None:
         for row in own:
             if row.failed is not None:
                 print(f"{row.method}: {row.failed}")
+        if budget in found.best:
+            print(_leaders(found.best[budget], own))
     print(
         f"Differences from uniform are paired over {found.samples} held-out samples, with 95 % bootstrap intervals; "
         "better and worse only where the interval excludes 0, without correction for the number of methods."
     )
+
+
+def _leaders(best: str, rows: list[Row]) -> str:
+    """The method of least KL, and those that the data cannot tell from it."""
+    alike = [row.method for row in rows if "kl" in row.less_best and not row.less_best["kl"].separated]
+    return f"least KL: {best}; not separated from it: {', '.join(alike) if alike else 'none'}"
 
 
 def _cells(row: Row) -> list[str]:

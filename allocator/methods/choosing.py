@@ -12,6 +12,7 @@ from allocator.methods.method import Spec
 from allocator.pipeline import solve
 from allocator.problem import Problem
 from allocator.solution import Solution
+from allocator.statement import IntArray
 
 if TYPE_CHECKING:
     from allocator.methods.certifying import Certified
@@ -64,4 +65,12 @@ def solved(setting: Setting, solver: Spec, **options: Any) -> Chosen:
     """The allocation that the named solver gives."""
     made = registry.make("solvers", solver.name, {**solver.options, **options})
     solution = solve(setting.problem, made, seed=setting.seed, threads=1)
+    return Chosen(solution=solution, problem=setting.problem, predicted=solution.loss)
+
+
+def given(setting: Setting, choice: IntArray) -> Chosen:
+    """An allocation [G] that a method has made itself, checked by the core."""
+    from allocator.refining.refinement import Given
+
+    solution = solve(setting.problem, Given(), start=choice.tolist())
     return Chosen(solution=solution, problem=setting.problem, predicted=solution.loss)

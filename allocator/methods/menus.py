@@ -16,10 +16,11 @@ FRACTIONS = tuple(step / 16 for step in range(1, 16))
 KEEP: Mapping[str, Any] = {"kind": "keep", "dtype": "float32"}
 
 
-def menu_of(space: Space, kinds: Kinds, bits: Collection[int] | None = None) -> Space:
+def menu_of(space: Space, kinds: Kinds, bits: Collection[int] | None = None, *, keep: bool = True) -> Space:
     """The space with only such choices in every rule; layers that are pinned or skipped stay so.
 
-    - ``bits``: rounding to the space's widths, or to ``bits`` in the space's manner of rounding, and `keep`.
+    - ``bits``: rounding to the space's widths, or to ``bits`` in the space's manner of rounding, and what
+      the space keeps if ``keep`` and no ``bits`` are given.
     - ``ranks``: `FRACTIONS` of the full rank, factors stored as in the space's first low-rank choice, and `keep`,
       which is offered even where the space does not: some layers cannot be factored.
 
@@ -28,19 +29,19 @@ def menu_of(space: Space, kinds: Kinds, bits: Collection[int] | None = None) -> 
     """
     if kinds == "any":
         return space
-    return replace(space, rules=tuple(_rule(rule, kinds, bits) for rule in space.rules))
+    return replace(space, rules=tuple(_rule(rule, kinds, bits, keep) for rule in space.rules))
 
 
-def _rule(rule: Rule, kinds: Kinds, bits: Collection[int] | None) -> Rule:
+def _rule(rule: Rule, kinds: Kinds, bits: Collection[int] | None, keep: bool) -> Rule:
     if isinstance(rule.choices, str):
         return rule
     choices = rule.choices
-    keep = [choice for choice in choices if choice.get("kind") == "keep"]
+    kept = [choice for choice in choices if choice.get("kind") == "keep"]
     if kinds == "ranks":
         first = next((choice for choice in choices if choice.get("kind") == "low_rank"), {})
         factors = {key: first[key] for key in ("left", "right") if key in first}
         ranks = [{"kind": "low_rank", "fraction": share, **factors} for share in FRACTIONS]
-        return replace(rule, choices=(*ranks, *(keep or [KEEP])))
+        return replace(rule, choices=(*ranks, *(kept or [KEEP])))
     rounded = [choice for choice in choices if choice.get("kind") == "quantize"]
     if not rounded:
         raise UsageError(
@@ -49,5 +50,5 @@ def _rule(rule: Rule, kinds: Kinds, bits: Collection[int] | None) -> Rule:
         )
     if bits is not None:
         rounded = [{**rounded[0], "bits": width} for width in bits]
-        keep = []
-    return replace(rule, choices=(*rounded, *keep))
+        kept = []
+    return replace(rule, choices=(*rounded, *(kept if keep else ())))
