@@ -62,8 +62,9 @@ class Chosen:
 
 
 def solved(setting: Setting, solver: Spec, **options: Any) -> Chosen:
-    """The allocation that the named solver gives."""
-    made = registry.make("solvers", solver.name, {**solver.options, **options})
+    """The allocation that the named solver gives; ``auto`` leaves it to the core."""
+    every = {**solver.options, **options}
+    made = "auto" if solver.name == "auto" else registry.make("solvers", solver.name, every)
     solution = solve(setting.problem, made, seed=setting.seed, threads=1)
     return Chosen(solution=solution, problem=setting.problem, predicted=solution.loss)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from allocator.methods.method import Fidelity, Method, Spec
@@ -32,9 +32,13 @@ class House(Method):
 
     def allocate(self, setting: Setting) -> Chosen:
         """Refine; the prediction is that of the logit sum."""
-        from allocator.methods.choosing import Chosen
+        from allocator.methods.choosing import Chosen, solved
         from allocator.refining.refinement import refine
 
+        alone = replace(setting, problem=setting.problem.replace(interactions=()))
+        beginning = solved(alone, Spec("auto"))
+        if beginning.solution.allocation is None:
+            return beginning  # with the reasons why nothing fits
         found = refine(
             setting.workload, setting.problem, passes=self.passes, seed=setting.seed, jobs=setting.jobs,
             resume=setting.folder, progress=setting.progress,
