@@ -50,6 +50,7 @@ class Chosen:
         solution: checked by the core; without an allocation where the method found none.
         problem: on which it was chosen.
         predicted: loss that the method expects, in the unit of its own loss; None without an allocation.
+        target: what the prediction stands for, kl, ce, metric or proxy; "" leaves it to the problem's loss.
         said: what the method has to say of it, in words.
         certified: of a method that claims to be lossless.
     """
@@ -57,8 +58,15 @@ class Chosen:
     solution: Solution
     problem: Problem
     predicted: float | None
+    target: str = ""
     said: str = ""
     certified: Certified | None = None
+
+    @property
+    def meaning(self) -> str:
+        """Target of the prediction."""
+        targets = {str(self.problem.score_specs[term].get("target", "proxy")) for term in self.problem.loss.terms}
+        return self.target or (targets.pop() if len(targets) == 1 else "proxy")
 
 
 def solved(setting: Setting, solver: Spec, **options: Any) -> Chosen:

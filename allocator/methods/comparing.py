@@ -186,8 +186,6 @@ def _row(
     fb: float,
 ) -> Row:
     solution = chosen.solution
-    terms = [name for name in chosen.problem.loss.terms if name in chosen.problem.score_specs]
-    spec: Mapping[str, Any] = chosen.problem.score_specs[terms[0]] if terms else {}
     return Row(
         method=recipe.name,
         options=repr(recipe),
@@ -197,7 +195,7 @@ def _row(
         used=_used(plain, solution),
         limits={str(row.resource): row.max for row in plain.budgets if row.resource is not None},
         predicted=chosen.predicted,
-        unit=str(spec.get("target", "proxy")),
+        unit=chosen.meaning,
         said=chosen.said,
         lossless=None if chosen.certified is None else chosen.certified.lossless,
         passes=(profiling.cpu + meter.cpu) / fb,

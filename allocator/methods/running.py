@@ -86,6 +86,7 @@ class Ran:
             "status": solution.status,
             "reasons": list(solution.reasons),
             "predicted": self.chosen.predicted,
+            "predicted_target": self.chosen.meaning,
             "said": self.chosen.said,
             "certified": None if certified is None else certified.to_json(),
             "uniform": self.uniform_label,

@@ -90,5 +90,5 @@ def evolved(setting: Setting, generations: int, offspring: int) -> Chosen:
         if solution.allocation is None:
             return Chosen(solution=solution, problem=problem, predicted=None)
         best = fitness(solution.allocation.choice, None)
-    chosen = Chosen(solution=solution, problem=problem, predicted=best)
+    chosen = Chosen(solution=solution, problem=problem, predicted=best, target="kl")
     return replace(chosen, said=f"KL {best:.4g} nat on the calibration data that it was chosen on")

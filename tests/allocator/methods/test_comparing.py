@@ -10,7 +10,7 @@ from allocator.methods.plotting import draw
 from allocator.methods.running import run
 from allocator.space import Space
 
-METHODS = ["modelopt_kl", "relative_error", "hawq_v3", "llc"]
+METHODS = ["modelopt_kl", "relative_error", "radio", "llc"]
 BUDGETS = ["weight_bytes=60%", "weight_bytes=45%"]
 
 

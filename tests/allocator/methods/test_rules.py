@@ -182,7 +182,10 @@ def test_autoround_forgets_the_sign(table, choose):
 
 def test_exl2_spends_what_annealing_leaves(table, choose):
     problem = table(COSTS, output_error_relative=[[0.4, 0.2, 0.1], [0.5, 0.2, 0.0]])
-    assert taken(choose("exl2", problem, 4)) == ["c1", "c1"]  # every p > 1: .2 and .2 beat .4 and 0, .1 and .5
+    assert taken(choose("exl2[powers=2]", problem, 4)) == [
+        "c1",
+        "c1",
+    ]  # every p > 1: .2 and .2 beat .4 and 0, .1 and .5
     roomy = budgeted(method_named("exl2"), problem, (Budget(resource="weight_bytes", max=6),))
     assert filled(roomy, np.array([0, 0])).tolist() == [1, 2]  # .5 first, to its best; then what fits of the other
 

@@ -30,6 +30,7 @@ SMALL = {
     "cet": "cet[count=2,probes=6]",
     "clado": "clado[samples=8]",
     "evopress": "evopress[generations=2,offspring=16]",
+    "exl2": "exl2[powers=2]",
     "house": "house[passes=4]",
 }
 
