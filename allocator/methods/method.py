@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from allocator.workload import Workload
 
 Fidelity = Literal["own", "paper", "allocation rule only", "derived"]
-"""``paper``: statistic and rule are the paper's, or its published code's; ``allocation rule only``: the rule is, fed with
-what there is here; ``derived``: worked out from an abstract or a sibling paper; ``own``: of this package."""
+"""``paper``: statistic and rule are the paper's, or its published code's; ``allocation rule only``: the rule is, fed
+with what there is here; ``derived``: worked out from an abstract or a sibling paper; ``own``: of this package."""
 
 
 @dataclass(frozen=True)

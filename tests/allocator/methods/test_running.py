@@ -63,6 +63,8 @@ def test_a_method_runs_within_its_budget(name, workload, space, tmp_path):
     assert np.isfinite(found.chosen.predicted)
     assert found.passes > 0
     assert found.against_uniform("kl").low <= found.against_uniform("kl").high
+    if name == "house":
+        assert "validation samples" in found.chosen.said
     kinds = {action["kind"] for action in found.chosen.solution.actions.values()}
     assert (
         kinds
@@ -93,12 +95,6 @@ def test_every_entry_point_states_what_it_is():
         for one in method.statistics():
             registry.make("profilers", one.name, one.options)
         registry.make("solvers", method.solver.name, method.solver.options)
-
-
-def test_the_default_is_no_worse_than_uniform_on_its_validation_data(workload, space):
-    found = run(workload, "house[passes=4]", budgets="weight_bytes=45%", space=space)
-    assert "validation samples" in found.chosen.said
-    assert found.chosen.solution.claim is None
 
 
 def test_the_fitness_is_the_divergence_of_the_applied_network(workload, space):
