@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,7 +23,7 @@ class Exl2(Method):
     """Least Σ_l e_l^p for p between 1.5 and 3.5, e_l the relative error of a layer's outputs; the p of least max e_l.
 
     Attributes:
-        powers: p to try.
+        powers: p to try, with + between.
     """
 
     name: ClassVar[str] = "exl2"
@@ -36,16 +37,18 @@ class Exl2(Method):
     profilers: ClassVar[tuple[Spec, ...]] = (Spec("output_error"),)
     terms: ClassVar[dict[str, float]] = {"output_error_relative": 1.0}
     solver: ClassVar[Spec] = Spec("annealing")
-    powers: str = "1.5,2,2.5,3,3.5"
+    powers: str = "1.5+2+2.5+3+3.5"
 
     def allocate(self, setting: Setting) -> Chosen:
         """Anneal for each p, keep the least largest error, then fill."""
         from allocator.methods.choosing import given, solved
 
         try:
-            powers = [float(part) for part in self.powers.split(",")]
+            powers = [float(part) for part in re.split("[+,]", self.powers)]
+            if min(powers) < 1:
+                raise ValueError
         except ValueError:
-            raise UsageError(f"powers={self.powers!r} of exl2: write numbers with commas between") from None
+            raise UsageError(f"powers={self.powers!r} of exl2: write numbers from 1 up with + between") from None
         error = setting.problem.unary
         best: Chosen | None = None
         worst = np.inf

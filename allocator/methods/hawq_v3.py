@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +20,7 @@ class HawqV3(HawqV2):
     """The sensitivities of HAWQ-V2; each layer takes one of two widths, layers added together the same one.
 
     Attributes:
-        bits: the two widths.
+        bits: the two widths, with + between.
     """
 
     name: ClassVar[str] = "hawq_v3"
@@ -27,11 +28,11 @@ class HawqV3(HawqV2):
     leaves_out: ClassVar[str] = "integer-only scales, distillation and fine-tuning"
     couple: ClassVar[tuple[str, ...]] = ("residual",)
     solver: ClassVar[Spec] = Spec("scipy_milp")
-    bits: str = "4,8"
+    bits: str = "4+8"
 
     def space(self, space: Space) -> Space:
         """Two widths in the space's manner of rounding."""
-        widths = [int(part) for part in self.bits.split(",") if part.strip().isdecimal()]
+        widths = [int(part) for part in re.split("[+,]", self.bits) if part.strip().isdecimal()]
         if len(widths) != 2:
-            raise UsageError(f"bits={self.bits!r} of hawq_v3: give two widths, such as 4,8")
+            raise UsageError(f"bits={self.bits!r} of hawq_v3: give two widths, such as 4+8")
         return menu_of(space, "bits", widths)

@@ -57,6 +57,17 @@ def test_a_finished_row_is_not_done_again(workload, space, tmp_path, monkeypatch
         compare_methods(workload, ["relative_error"], budgets=BUDGETS[1:], space=space, resume=tmp_path, seed=1)
 
 
+def test_statistics_are_measured_once_for_all_budgets_and_methods(workload, space, monkeypatch):
+    asked = []
+    real = comparing.profiled
+    monkeypatch.setattr(comparing, "profiled", lambda recipe, *rest: asked.append(recipe.name) or real(recipe, *rest))
+    found = compare_methods(workload, ["relative_error", "relative_error", "radio"], budgets=BUDGETS, space=space)
+    assert asked == ["relative_error", "radio"]
+    passes = [row.passes for row in found.rows if row.method == "relative_error"]
+    assert len(passes) == 4
+    assert min(passes) > 0
+
+
 def test_a_method_that_cannot_work_has_a_row_that_says_why(workload, space):
     ranks = Space.simple(bits=(), ranks=(0.5,))
     rows = {

@@ -39,8 +39,10 @@ def test_hawq_v3_has_two_widths_in_the_manner_of_the_space(space):
     (rule,) = method_named("hawq_v3").space(space).rules
     assert [choice["bits"] for choice in rule.choices] == [4, 8]
     assert {choice["granularity"] for choice in rule.choices} == {"channel"}
+    (rule,) = method_named("hawq_v3[bits=2+8]").space(space).rules
+    assert [choice["bits"] for choice in rule.choices] == [2, 8]
     with pytest.raises(UsageError, match="two widths"):
-        type(method_named("hawq_v3"))(bits="4").space(space)
+        method_named("hawq_v3[bits=4]").space(space)
 
 
 def test_llc_adds_the_measured_gap_to_the_signed_first_order(table, choose, uncertified):
@@ -131,8 +133,8 @@ def test_modelopt_scores_fall_with_the_cost(table, choose):
 
 
 def test_modelopt_kl_minimises_the_largest_and_leaves_the_rest(table, choose):
-    problem = table(COSTS, kl=[[9, 3, 0], [5, 4, 0]])
-    # thresholds that fit 5 bytes: 4 → (c1, c1), 4 bytes; 3 → (c1, c2), 6. The byte that is left stays so.
+    problem = table([[1, 2, 3], [1, 2, 4]], kl=[[9, 3, 0], [5, 4, 0]])
+    # thresholds that fit 5 bytes: 4 → (c1, c1), 4 bytes; 3 → (c1, c2), 6. (c2, c1) would take 5, and stays unused
     assert taken(choose("modelopt_kl", problem, 5)) == ["c1", "c1"]
     assert taken(choose("modelopt_kl", problem, 3)) == ["c1", "c0"]  # 5, where the least sum would be the same
 
@@ -142,6 +144,8 @@ def test_acip_drops_by_loss_and_not_by_loss_per_byte(table, choose):
     problem = table([[1, 2, 4], [10, 20, 40]], ggn=[[0.7, 0.2, 0], [1.3, 0.3, 0]])
     assert taken(choose("acip", problem, 24)) == ["c1", "c1"]  # (c2, c1) would fit too, and lose less
     assert taken(choose("acip", problem, 42)) == ["c1", "c2"]
+    # by steps, .2 and .5 against .45 and .45, the second of layer 1 goes before the second of layer 0; by losses .7, .9
+    assert taken(choose("acip", table(COSTS, ggn=[[0.7, 0.2, 0], [0.9, 0.45, 0]]), 3)) == ["c1", "c0"]
 
 
 def test_radio_fills_water_by_its_own_curve(table, choose):

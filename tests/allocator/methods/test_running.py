@@ -31,20 +31,17 @@ SMALL = {
     "clado": "clado[samples=8]",
     "evopress": "evopress[generations=2,offspring=16]",
     "exl2": "exl2[powers=2]",
+    "hawq_v3": "hawq_v3[bits=2+8]",
     "house": "house[passes=4]",
 }
-
-
-def recipe(name):
-    if name == "hawq_v3":  # commas part options on the command line
-        return registry.make("methods", name, {"bits": "2,8"})
-    return method_named(SMALL.get(name, name))
 
 
 @pytest.mark.parametrize("name", sorted(registry.entries("methods")))
 def test_a_method_runs_within_its_budget(name, workload, space, tmp_path):
     before = model_sha256(workload.model)
-    found = run(workload, recipe(name), budgets="weight_bytes=45%", space=space, out=tmp_path / "out")
+    found = run(
+        workload, method_named(SMALL.get(name, name)), budgets="weight_bytes=45%", space=space, out=tmp_path / "out"
+    )
     assert model_sha256(workload.model) == before
     used, _ = found.used["weight_bytes"]
     limit = 0.45 * _dearest(workload, space)
