@@ -47,7 +47,6 @@ class Method:
         kinds: choices that it can take; others are left out of the space.
         profilers: statistics to measure, by registry name.
         terms: the loss over their scores.
-        aggregate: how groups' losses join.
         interactions: whether interactions of these scores count.
         couple: layers to be found on the network that must take one format.
         solver: by registry name.
