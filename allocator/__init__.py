@@ -34,6 +34,8 @@ _HOMES = {
     "profile": "allocator.profiling",
     "fidelity": "allocator.faithfulness.checking",
     "refine": "allocator.refining.refinement",
+    "run": "allocator.methods.running",
+    "compare_methods": "allocator.methods.comparing",
     "apply_": "allocator.applier.apply",
     "compress": "allocator.applier.checkpoint",
     "load_compressed": "allocator.applier.checkpoint",
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from allocator.formats.problems import load_problem, save_problem
     from allocator.formats.solutions import load_solution
     from allocator.listing import solvers
+    from allocator.methods.comparing import compare_methods
+    from allocator.methods.running import run
     from allocator.pareto import frontier, load_frontier
     from allocator.pipeline import solve
     from allocator.problem import Problem
@@ -73,6 +77,7 @@ __all__ = [
     "Workload",
     "apply_",
     "compare",
+    "compare_methods",
     "compress",
     "conflict",
     "explain",
@@ -84,6 +89,7 @@ __all__ = [
     "load_solution",
     "profile",
     "refine",
+    "run",
     "save_problem",
     "solve",
     "solvers",

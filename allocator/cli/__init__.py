@@ -12,6 +12,7 @@ import typer
 from allocator.cli.applying import apply_command, evaluate_command
 from allocator.cli.checking import check_command
 from allocator.cli.comparing import compare_command
+from allocator.cli.contending import compare_methods_command
 from allocator.cli.converting import convert_command
 from allocator.cli.demonstrating import demo_command
 from allocator.cli.diagnosing import doctor_command
@@ -21,6 +22,7 @@ from allocator.cli.judging import fidelity_command
 from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
 from allocator.cli.profiling import profile_command
 from allocator.cli.refining import refine_command
+from allocator.cli.running import methods_command, run_command
 from allocator.cli.solving import solve_command
 from allocator.cli.stabilising import stability_command
 from allocator.cli.studying import study_command
@@ -45,10 +47,13 @@ app.command("profile")(profile_command)
 app.command("fidelity")(fidelity_command)
 app.command("study")(study_command)
 app.command("refine")(refine_command)
+app.command("run")(run_command)
+app.command("compare-methods")(compare_methods_command)
 app.command("apply")(apply_command)
 app.command("evaluate")(evaluate_command)
 app.command("solvers")(solvers_command)
 app.command("profilers")(profilers_command)
+app.command("methods")(methods_command)
 app.command("actions")(actions_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
