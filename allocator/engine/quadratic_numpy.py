@@ -164,7 +164,7 @@ class State:
                 self.move(first + (int(self.taken[g]) - first + up) % size)
 
     def climb(self, kicks: int) -> bool:
-        """Repair and descend; then so often: kick, repair, descend from what moved, and back where that is much worse."""
+        """Repair and descend; then so often: kick, repair, descend from what moved, and back if much worse."""
         if not self.repair():
             return False
         self.descend()
