@@ -130,7 +130,7 @@ class Course:
         many = min(max(EACH * form.choices, PROPOSED[0]), PROPOSED[1])
         if form.matrix is None:
             many = min(PROPOSED[1], OPERATIONS / (1 + len(form.sign)))
-        self.kick(more / 4, salt=2)
+        self.kick(more, salt=2)
         for i, share in enumerate(HEATS):
             if self.best is None or self.late:
                 return

@@ -13,6 +13,7 @@ from allocator.statement import FloatArray, IntArray
 
 PASSES = 1000
 STEADY = 64
+WORSE = 1e-3
 MASK = (1 << 64) - 1
 
 
@@ -163,13 +164,14 @@ class State:
                 self.move(first + (int(self.taken[g]) - first + up) % size)
 
     def climb(self, kicks: int) -> bool:
-        """Repair and descend; then so often: kick, repair, descend from what moved, and back where that is worse."""
+        """Repair and descend; then so often: kick, repair, descend from what moved, and back if much worse."""
         if not self.repair():
             return False
         self.descend()
         self.set(self.taken)
         keep, worth = self.taken.copy(), self.total
-        for _ in range(kicks):
+        best, lowest = keep, worth
+        for i in range(kicks):
             if self.late:
                 break
             self.moved.clear()
@@ -178,11 +180,16 @@ class State:
             if kept:
                 self.descend(touched=True)
                 self.set(self.taken)
-            if kept and self.total <= worth:
+            if kept and (self.total <= worth or self.total <= lowest + WORSE * (1 - i / kicks) * abs(lowest)):
                 keep, worth = self.taken.copy(), self.total
             else:
                 self.set(keep)
+            if self.total < lowest:
+                best, lowest = self.taken.copy(), self.total
         if kicks:
+            self.set(best)
+            if not self.repair():
+                return False
             self.descend()
         self.set(self.taken)
         return not float(self.excess(self.use)) > 0 or self.repair()

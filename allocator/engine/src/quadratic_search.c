@@ -5,6 +5,7 @@
 #include <string.h>
 
 enum { PASSES = 1000, STEADY = 64, AFRESH = 256 };
+static const double WORSE = 1e-3; /* of the best: what a kick may lose at first and still be gone on from */
 
 /* The best change of one group g, alone or with one of another group; rows in found[2], second −1: none. */
 static double best_of(state_t *s, int64_t g, int64_t *found)
@@ -83,25 +84,34 @@ static void kick(state_t *s)
 }
 
 /* Repair, then descend; then `kicks` times: kick, repair, descend from the groups that moved, and back where that is
- * worse; at last a descent over all groups. Sums are added up afresh now and then. */
-static int climb(state_t *s, int64_t kicks)
+ * worse than the best by more than a little, which shrinks to nothing; at last a descent over all groups from the best.
+ * Sums are added up afresh now and then. */
+static int climb(state_t *s, int64_t kicks, int64_t *best)
 {
     const model_t *m = s->model;
+    size_t bytes = (size_t)m->groups * sizeof *best;
     if (!repair(s))
         return 0;
     descend(s, 0);
     state_set(s, NULL);
     state_keep(s);
+    memcpy(best, s->taken, bytes);
+    double lowest = s->total;
     for (int64_t i = 0; i < kicks && now_seconds() < s->deadline; i++) {
         memset(s->touched, 0, (size_t)m->groups);
         kick(s);
         int kept = repair(s);
         if (kept)
             descend(s, 1);
-        if (kept && s->total <= s->kept_total)
+        double bar = lowest + WORSE * (1 - (double)i / (double)kicks) * fabs(lowest);
+        if (kept && (s->total <= s->kept_total || s->total <= bar))
             state_keep(s);
         else
             state_back(s);
+        if (s->total < lowest) {
+            lowest = s->total;
+            memcpy(best, s->taken, bytes);
+        }
         if (i % AFRESH == AFRESH - 1 || i == kicks - 1) {
             state_set(s, NULL);
             if (excess_of(m, s->use, NULL, NULL) > 0) /* rounding of a row */
@@ -109,8 +119,12 @@ static int climb(state_t *s, int64_t kicks)
             state_keep(s);
         }
     }
-    if (kicks)
+    if (kicks) {
+        state_set(s, best);
+        if (!repair(s))
+            return 0;
         descend(s, 0);
+    }
     state_set(s, NULL);
     return excess_of(m, s->use, NULL, NULL) == 0 || repair(s);
 }
@@ -190,7 +204,7 @@ PyObject *quadratic_search(PyObject *self, PyObject *args)
     kept = repair(&s);
     if (kept && proposals > 0)
         anneal(&s, proposals, hot, cold, keep);
-    kept = kept && climb(&s, kicks);
+    kept = kept && climb(&s, kicks, keep);
     state_close(&s);
     free(keep);
     Py_END_ALLOW_THREADS
