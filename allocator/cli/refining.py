@@ -23,7 +23,7 @@ def refine_command(
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to profile instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to profile.")] = None,
     budget: Annotated[list[str] | None, typer.Option(help="r=V; replaces that of the problem.")] = None,
-    passes: Annotated[float, typer.Option(help="Forward and backward passes that measuring may take, about.")] = 6.0,
+    passes: Annotated[float, typer.Option(help="Forward and backward passes that measuring may take, about.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Of solvers and search.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Processes that share the measurements; -1: one per core.")] = None,
     problem_out: Annotated[str | None, typer.Option(help="Where to write the problem with measured losses.")] = None,

@@ -36,7 +36,7 @@ from allocator.workload import Workload
 from profilers._fast_path import opened
 from profilers._trust import LIMIT
 
-PASSES = 6.0
+PASSES = 10.0
 """Forward and backward passes over the calibration data that measuring single choices may take unless told."""
 NO_BUDGET = "there is no budget, so that nothing need be compressed: give one, such as weight_bytes=25%"
 
