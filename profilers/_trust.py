@@ -10,6 +10,7 @@ from torch import Tensor
 from allocator.tasks.batches import count, take
 from profilers._families import family
 from profilers._plan import Plan
+from profilers._progress import Progress
 from profilers._sketch import Sketch, Sketched, sample_batches
 from profilers._switch import switched
 
@@ -36,7 +37,7 @@ class Trust:
         return found
 
 
-def trust(sketch: Sketch, found: Sketched) -> Trust:
+def trust(sketch: Sketch, found: Sketched, progress: Progress) -> Trust:
     """‖v·δ − u‖ / ‖v·δ‖ over some samples: δ = z(W+Δ) − z(W), v the sketch's own cotangents, u its projections.
 
     Measured for two layers of every family on one sample in sixteen; within a family the error is taken to grow in
@@ -55,7 +56,8 @@ def trust(sketch: Sketch, found: Sketched) -> Trust:
         size = _sizes(found)
         families: dict[str, float] = {}
         reach: dict[str, float] = {}
-        for name, cells in _chosen(found).items():
+        chosen = _chosen(found)
+        for done, (name, cells) in enumerate(chosen.items(), 1):
             wrong = whole = moved = 0.0
             for t, column in cells:
                 target = plan.targets[t]
@@ -70,6 +72,7 @@ def trust(sketch: Sketch, found: Sketched) -> Trust:
                 moved += size[t][place] / len(cells)
             families[name] = (wrong / whole) ** 0.5 if whole else 0.0
             reach[name] = moved
+            progress(f"{sketch.name}, its check", done, len(chosen))
     error = [
         [
             families[f] * s / reach[f] if s and f in reach else 0.0

@@ -62,7 +62,7 @@ class Ggn(Profiler):
         )
         found = sketch.run(plan, progress)
         score, share = shrunk(found)
-        checked = trust(sketch, found)
+        checked = trust(sketch, found, progress)
         gaps = [
             [value * (2 * e + e * e) for value, e in zip(values, errors, strict=True)]
             for values, errors in zip(score.value, checked.error, strict=True)
