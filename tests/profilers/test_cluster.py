@@ -36,8 +36,6 @@ def test_the_example_of_the_page_gives_the_same_bytes(toy, space, tmp_path):
     """The statistic is the toy, whose every part goes to the cluster."""
     section = PAGE.read_text().partition("## Long work")[2].partition("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-        r"```python\n(.*?)```", PAGE.read_text().partition("## Long work")[2].partition("\n## ")[0], re.DOTALL
-    )
     names = {"workload": toy.workload(), "space": space, "profiler": toy.Toy()}
     exec(code, names)
     alone = allocator.profile(toy.workload(), space, toy.Toy(), threads=1)
