@@ -59,6 +59,7 @@ def draw_profile(rows: Iterable[Row], path: str, quantity: str = "time") -> None
         UsageError: an unknown quantity, an ending that matplotlib does not write, nothing to draw.
     """
     from allocator.errors import UsageError
+    from allocator.figures import pyplot, written
 
     if quantity not in QUANTITIES:
         raise UsageError(f"--plot-by {quantity}: there are {' and '.join(QUANTITIES)}")
@@ -66,10 +67,7 @@ def draw_profile(rows: Iterable[Row], path: str, quantity: str = "time") -> None
     count = max((len(f) for f in found.values()), default=0)
     if not count:
         raise UsageError(f"--plot {path}: no run has {'an optimum' if quantity == 'time' else 'an allocation'} to draw")
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     finite = [t for f in found.values() for t in f if math.isfinite(t)]
     end = min(LARGEST, 1 + 1.2 * (max(finite) - 1) + 1e-3)
@@ -90,9 +88,4 @@ def draw_profile(rows: Iterable[Row], path: str, quantity: str = "time") -> None
     axes.set_ylabel(f"share of {count} runs {'solved' if quantity == 'time' else 'within τ'}")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     axes.grid(alpha=0.3)
-    try:
-        figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise UsageError(f"--plot {path}: {error}") from None
-    finally:
-        plt.close(figure)
+    written(figure, path, dpi=150)

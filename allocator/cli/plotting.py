@@ -34,13 +34,10 @@ def draw_frontier(problem: Problem, found: Frontier, path: str) -> None:
     Raises:
         UsageError: an ending that matplotlib does not write.
     """
-    import matplotlib as mpl
+    from allocator.figures import pyplot, written
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     from matplotlib.ticker import EngFormatter
-
-    from allocator.errors import UsageError
 
     some = np.unique(np.linspace(0, len(found) - 1, MOST_DRAWN).astype(np.int64))
     costs, objectives = found.costs[some].astype(np.float64), found.objectives[some]
@@ -68,9 +65,4 @@ def draw_frontier(problem: Problem, found: Frontier, path: str) -> None:
     axes.set_xlabel(found.resource if unit in ("byte", "1") else f"{found.resource} ({unit})")
     axes.set_ylabel("objective" if list(problem.minimize) != ["loss"] else "loss")
     axes.legend()
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise UsageError(f"--plot {path}: {error}") from None
-    finally:
-        plt.close(figure)
+    written(figure, path, dpi=100)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allocator.errors import UsageError
+from allocator.figures import pyplot, written
 
 if TYPE_CHECKING:
     from allocator.faithfulness.report import Fidelity
@@ -31,10 +32,7 @@ def draw(found: Fidelity, path: str) -> None:
     Raises:
         UsageError: an ending that matplotlib does not write; nothing was measured.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     if not len(found.singles) and not found.wholes:
         raise UsageError(f"--plot {path}: nothing was measured; ask for single choices or allocations")
@@ -55,12 +53,7 @@ def draw(found: Fidelity, path: str) -> None:
         handles = dict(zip(names, drawn, strict=True)) | handles
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)), fontsize=8)
     figure.suptitle(f"{found.workload}: predicted and measured loss on {found.samples} evaluation samples", fontsize=10)
-    try:
-        figure.savefig(path, dpi=110)
-    except ValueError as error:
-        raise UsageError(f"--plot {path}: {error}") from None
-    finally:
-        plt.close(figure)
+    written(figure, path)
 
 
 def _panel(panel: Any, found: Fidelity, i: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from allocator.errors import UsageError
+from allocator.figures import pyplot, written
 
 if TYPE_CHECKING:
     from allocator.methods.standing import Contest, Row
@@ -20,10 +21,7 @@ def draw(found: Contest, path: str) -> None:
     Raises:
         UsageError: an ending that matplotlib does not write; no method was compared with uniform.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     panels = [
         (budget, rows)
@@ -42,12 +40,7 @@ def draw(found: Contest, path: str) -> None:
         f"{found.workload}: KL less that of uniform, nat, 95 % intervals over {found.samples} held-out samples",
         fontsize=10,
     )
-    try:
-        figure.savefig(path, dpi=110)
-    except ValueError as error:
-        raise UsageError(f"--plot {path}: {error}") from None
-    finally:
-        plt.close(figure)
+    written(figure, path)
 
 
 def _panel(panel: Any, budget: str, rows: list[Row]) -> None:

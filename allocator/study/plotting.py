@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from allocator.errors import UsageError
+from allocator.figures import pyplot, written
 from allocator.study.errors_of_layers import ERRORS
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ def draw(found: Study, path: str) -> None:
     Raises:
         UsageError: an ending that matplotlib does not write.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, axes = plt.subplots(3, 2, figsize=(8, 9.6), layout="constrained", sharey=True)
     for error, panel in zip(ERRORS, axes.flat, strict=True):
@@ -32,12 +29,7 @@ def draw(found: Study, path: str) -> None:
     drawn, names = axes.flat[0].get_legend_handles_labels()
     figure.legend(drawn, names, loc="outside lower center", ncols=len(names), fontsize=9)
     figure.suptitle(f"{found.workload}: error of one layer, and KL of the network before fine-tuning", fontsize=10)
-    try:
-        figure.savefig(path, dpi=110)
-    except ValueError as error:
-        raise UsageError(f"--plot {path}: {error}") from None
-    finally:
-        plt.close(figure)
+    written(figure, path)
 
 
 def _panel(panel: Any, found: Study, error: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,7 +161,7 @@ def test_the_fast_path_is_not_taken(nested: bool) -> None:
             names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
             forwards = {name: model.get_submodule(name) for name in names}
             for name, module in forwards.items():  # hooks would turn the fast path off by themselves
-                module.forward = lambda x, m=module, n=name: (called.append(n), type(m).forward(m, x))[1]  # type: ignore[method-assign]
+                module.forward = lambda x, m=module, n=name: (called.append(n), type(m).forward(m, x))[1]
             model(x, src_key_padding_mask=padding)
             model(x)
             for module in forwards.values():
@@ -245,16 +246,16 @@ def test_nothing_is_opened_by_a_solution_that_cannot_be_done() -> None:
     assert state(model) == before
 
 
-def test_checkpoints_hold_opened_attention_and_predict_their_size(tmp_path: object) -> None:
+def test_checkpoints_hold_opened_attention_and_predict_their_size(tmp_path: Path) -> None:
     model, x = nn.Sequential(encoder(), nn.MultiheadAttention(8, 2, kdim=8)), torch.randn(3, 5, 8)
     names = [*(f"0.layers.0.self_attn.{part}" for part in PARTS), "0.layers.1.linear1"]
     solution = {name: {"action": INT4} for name in names}
     chosen = [u for u in units(model) if u.name in names]
     before = state(model)
-    info = compress(model, solution, tmp_path)  # type: ignore[arg-type]
+    info = compress(model, solution, tmp_path)
     assert state(model) == before
     assert info.bytes == sum(parse(INT4).stored_bytes(u.layer) for u in chosen) + outside_bytes(model, chosen)
-    fresh = load_compressed(nn.Sequential(encoder(), nn.MultiheadAttention(8, 2, kdim=8)), tmp_path)  # type: ignore[arg-type]
+    fresh = load_compressed(nn.Sequential(encoder(), nn.MultiheadAttention(8, 2, kdim=8)), tmp_path)
     apply_(model, solution)
     with torch.no_grad():
         assert torch.equal(fresh[0](x), model[0](x))
