@@ -27,8 +27,8 @@ class House(Method):
     profilers: ClassVar[tuple[Spec, ...]] = (Spec("ggn"),)
     terms: ClassVar[dict[str, float]] = {"ggn": 1.0}
     interactions: ClassVar[bool] = True
-    solver: ClassVar[Spec] = Spec("annealing")
-    passes: float = 20.0
+    solver: ClassVar[Spec] = Spec("auto")
+    passes: float = 10.0
 
     def allocate(self, setting: Setting) -> Chosen:
         """Refine; the prediction is that of the logit sum."""

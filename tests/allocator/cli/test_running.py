@@ -34,7 +34,7 @@ def test_methods_are_listed(run):
     assert code == 0
     assert found["llc"]["fidelity"] == "allocation rule only"
     assert found["llc"]["statistics"] == ["remainder[of=first_order, samples=64]"]
-    assert found["house"]["options"] == {"passes": 20.0}
+    assert found["house"]["options"] == {"passes": 10.0}
     code, out, _ = run("methods")
     assert code == 0
     assert "hawq_v2 leaves out" in out
