@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from benchmarks.goal import Goal
 
 CNN, TRANSFORMER, LANGUAGE = "fashion-resnet20", "fashion-vit", "smollm2"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """A value of a row on one network. least, most: what it should be; both where it should be near something."""
-
-    row: str
-    value: str
-    network: str
-    what: str
-    least: float | None = None
-    most: float | None = None
-    unit: str = ""
 
 
 def _both(row: str, value: str, what: str, cnn: float, transformer: float) -> list[Goal]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.profilers.bench import Line, Store
-from benchmarks.profilers.goals import GOALS, Goal
+from benchmarks.goal import Verdict, verdict
+from benchmarks.profilers.goals import GOALS
+from benchmarks.store import Line, Store
 
 INTRODUCTION = """# The profilers against their goals
 
@@ -19,44 +19,15 @@ at 2 to 8 bits, symmetric, per output channel.
 
 """
 
-HEAD = ("goal", "network", "asked", "measured", "met, or the distance")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One row of the table; met is None where nothing was measured."""
-
-    goal: Goal
-    measured: float | None
-    met: bool | None
-    distance: str
-
-    def cells(self) -> tuple[str, ...]:
-        """As text."""
-        shown = "-" if self.measured is None else f"{self.measured:.3g}{self.goal.unit}"
-        return self.goal.what, self.goal.network, _asked(self.goal), shown, self.distance
-
 
 def judge(store: Store, version: str) -> Iterator[Verdict]:
     """Every goal, against the rows of the present version."""
     for goal in GOALS:
         line = store.get(goal.row, goal.network, version)
         if line is None or goal.value not in line.values:
-            reason = line.note if line is not None and line.note else "run it"
-            yield Verdict(goal=goal, measured=None, met=None, distance=f"not measured: {reason}")
-            continue
-        value = line.values[goal.value]
-        missed = distance(goal, value)
-        yield Verdict(goal=goal, measured=value, met=missed is None, distance=missed or "met")
-
-
-def distance(goal: Goal, value: float) -> str | None:
-    """How far a value is from what was asked, None if it is there."""
-    if goal.most is not None and not value <= goal.most:
-        return f"{value - goal.most:.2g}{goal.unit} above ({value / goal.most:.2f}×)"
-    if goal.least is not None and not value >= goal.least:
-        return f"{goal.least - value:.2g}{goal.unit} below ({value / goal.least:.2f}×)"
-    return None
+            yield verdict(goal, None, line.note if line is not None and line.note else "run it")
+        else:
+            yield verdict(goal, line.values[goal.value])
 
 
 def remarks(store: Store, version: str) -> str:
@@ -73,14 +44,8 @@ def remarks(store: Store, version: str) -> str:
         f"{median(loads):.1f} in the median, {loads[-1]:.1f} at most.",
         *(_told(line) for line in lines),
     ]
-    return "\n".join(out) + "\n"
+    return "\n\n".join(out) + "\n"
 
 
 def _told(line: Line) -> str:
     return f"{line.network}, {line.name}: " + ", ".join(f"{key} {value:.6g}" for key, value in line.values.items())
-
-
-def _asked(goal: Goal) -> str:
-    if goal.least is not None and goal.most is not None:
-        return f"{goal.least:g} to {goal.most:g}{goal.unit}"
-    return f"≤ {goal.most:g}{goal.unit}" if goal.most is not None else f"≥ {goal.least:g}{goal.unit}"

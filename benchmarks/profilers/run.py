@@ -10,18 +10,20 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from allocator.errors import AllocatorError
+from benchmarks import command
+from benchmarks.command import matches
+from benchmarks.goal import HEAD
 from benchmarks.profilers import report
-from benchmarks.profilers.bench import Bench, Line, Store, version
+from benchmarks.profilers.bench import Bench, version
 from benchmarks.profilers.rows import NETWORKS, ROWS
 from benchmarks.profilers.subject import Subject
-from benchmarks.solvers.tables import markdown, plain
+from benchmarks.store import Line, Store
 
 OUT = Path("benchmark-out/profilers")
 
@@ -29,8 +31,8 @@ OUT = Path("benchmark-out/profilers")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is asked, then print the table; exit code 0, or 2 for what cannot be meant."""
     options = _parser().parse_args(argv)
-    wanted = [(n, row) for n, rows in NETWORKS.items() for row in rows if _matches(n, options.networks)]
-    wanted = [(network, row) for network, row in wanted if _matches(row, options.rows)]
+    wanted = [(n, row) for n, rows in NETWORKS.items() for row in rows if matches(n, options.networks)]
+    wanted = [(network, row) for network, row in wanted if matches(row, options.rows)]
     if not wanted:
         print("error: nothing matches --rows and --networks; see --list", file=sys.stderr)
         return 2
@@ -74,25 +76,11 @@ def measure(bench: Bench, row: str) -> str:
 def write(store: Store, out: Path, copy: Path | None = None) -> None:
     """The table on stdout, and as goals.md beside the results (and where `--write` says)."""
     rows = [verdict.cells() for verdict in report.judge(store, version())]
-    notes = report.remarks(store, version())
-    text = report.INTRODUCTION + markdown(report.HEAD, rows) + "\n" + "\n\n".join(notes.splitlines()) + "\n"
-    for path in filter(None, (out / "goals.md", copy)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    print(plain(report.HEAD, rows))
-    print(notes, end="")
-
-
-def _matches(name: str, patterns: str | None) -> bool:
-    return patterns is None or any(fnmatchcase(name, pattern.strip()) for pattern in patterns.split(","))
+    files = (out / "goals.md", copy)
+    command.write(report.INTRODUCTION, HEAD, rows, report.remarks(store, version()), files)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.profilers", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", help="comma-separated shell patterns: cost, 'whole *', …")
-    parser.add_argument("--networks", help="comma-separated shell patterns: fashion-resnet20, …")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the results; default %(default)s")
-    parser.add_argument("--resume", action="store_true", help="skip what the folder holds of this version")
-    parser.add_argument("--write", type=Path, help="also write the table as markdown to this file")
-    parser.add_argument("--list", action="store_true", help="print the rows and stop")
-    return parser
+    made = command.parser("python -m benchmarks.profilers", __doc__.partition("\n")[0], OUT)
+    made.add_argument("--networks", help="comma-separated shell patterns: fashion-resnet20, …")
+    return made

@@ -139,17 +139,18 @@ class Peak:
             ctypes.CDLL(None).malloc_trim(0)  # freed heap that is held back would be taken again unseen
         try:
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is held now
-            self.before = _resident("VmRSS")
+            self.before = resident("VmRSS")
         except OSError:
             self.before = None
 
     def extra(self) -> int | None:
         """Bytes."""
-        top = _resident("VmHWM")
+        top = resident("VmHWM")
         return None if self.before is None or top is None else max(top - self.before, 0)
 
 
-def _resident(key: str) -> int | None:
+def resident(key: str) -> int | None:
+    """Bytes that this process holds (VmRSS) or held at most (VmHWM); Linux, None elsewhere."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

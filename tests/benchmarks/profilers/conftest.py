@@ -9,8 +9,9 @@ from torch import nn
 
 from allocator import Space, Workload
 from allocator.demos import fashion_mnist
-from benchmarks.profilers.bench import Bench, Store
+from benchmarks.profilers.bench import Bench
 from benchmarks.profilers.subject import Subject
+from benchmarks.store import Store
 
 
 def tiny():

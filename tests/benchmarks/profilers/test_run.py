@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from allocator.demos import checkpoints, fashion_mnist
-from benchmarks.profilers import report, run, smollm2, train
-from benchmarks.profilers.bench import Line, Store, version
-from benchmarks.profilers.goals import GOALS, Goal
+from benchmarks import goal as goals
+from benchmarks.goal import Goal
+from benchmarks.profilers import run, smollm2, train
+from benchmarks.profilers.bench import version
+from benchmarks.profilers.goals import GOALS
 from benchmarks.profilers.rows import NETWORKS, ROWS
+from benchmarks.store import Line, Store
 
 
 def test_every_goal_has_a_row_on_its_network():
@@ -21,12 +24,12 @@ def test_every_goal_has_a_row_on_its_network():
 def test_distances():
     less = Goal(row="r", value="v", network="n", what="w", most=4, unit=" FB")
     more = Goal(row="r", value="v", network="n", what="w", least=0.5)
-    assert report.distance(less, 4.0) is None
-    assert report.distance(less, 5.0) == "1 FB above (1.25×)"
-    assert report.distance(more, 0.5) is None
-    assert report.distance(more, 0.4) == "0.1 below (0.80×)"
-    assert report.distance(less, float("nan")) is not None
-    assert report.distance(more, float("nan")) is not None
+    assert goals.distance(less, 4.0) is None
+    assert goals.distance(less, 5.0) == "1 FB above (1.25×)"
+    assert goals.distance(more, 0.5) is None
+    assert goals.distance(more, 0.4) == "0.1 below (0.80×)"
+    assert goals.distance(less, float("nan")) is not None
+    assert goals.distance(more, float("nan")) is not None
 
 
 def test_results_are_kept_line_by_line(tmp_path):
