@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import allocator
 from allocator import registry
@@ -23,6 +22,7 @@ from allocator.reduce import reduce
 from allocator.solution import Answer
 from allocator.statement import Basis, Budget
 from allocator.testing.claims import tolerance
+from allocator.testing.coupled_layers import coupled_layers, table
 from allocator.testing.depth import times
 from allocator.testing.random_problems import DETAILS, MASKS, random_rows
 from allocator.testing.reference import Reference
@@ -46,43 +46,6 @@ def drawn(seed: int, groups: int = 4, choices: int = 3, negative: int = 2, score
     return problem.replace(interactions=(basis,), budgets=(row,))
 
 
-def coupled(seed: int, bits: float, layers: int = 7) -> Problem:
-    """A quadratic loss over weights whose layers share steep axes, two of them downhill; 2, 3, 4, 6 or 8 bits.
-
-    As a profiler would write it: v = the axes' products with each choice's error, unary = what the choice adds alone.
-    """
-    rng = np.random.default_rng(seed)
-    size, grid = 24, np.array([2, 3, 4, 6, 8])
-    axes = np.linalg.qr(rng.normal(size=(layers * size, 12)))[0]
-    curve = np.r_[np.geomspace(30.0, 1.0, 10), -4.0, -2.0]
-    weights, slope = rng.normal(size=(layers, size)), 0.02 * rng.normal(size=(layers, size))
-    sizes = rng.integers(2, 40, layers) * 1000
-    vectors, unary = np.zeros((layers, 5, 12)), np.zeros((layers, 5))
-    for g in range(layers):
-        for k, b in enumerate(grid):
-            step = 2 * np.abs(weights[g]).max() / (2.0**b - 1)
-            error = step * (np.floor(weights[g] / step) + 0.5) - weights[g]
-            vectors[g, k] = axes[g * size : (g + 1) * size].T @ error
-            unary[g, k] = slope[g] @ error + 0.05 * error @ error + 0.5 * curve @ vectors[g, k] ** 2
-    problem = Problem.from_arrays(
-        {"s": unary}, {"bits": np.outer(sizes, grid)}, budgets={"bits": int(bits * sizes.sum())}
-    )
-    return problem.replace(interactions=(Basis("s", curve, vectors.reshape(-1, 12)),))
-
-
-def table(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Every allocation [M, G], its loss and its use of the only resource: the formula of the format, in plain numpy."""
-    every = np.indices(problem.sizes).reshape(problem.group_count, -1).T.astype(np.int64)
-    rows = every + problem.indptr[:-1]
-    loss = problem.scores["s"][rows].sum(axis=1)
-    for part in problem.interactions:
-        assert isinstance(part, Basis)
-        for e, v in zip(part.eigenvalues, part.vectors.T, strict=True):
-            loss = loss + 0.5 * e * (v[rows].sum(axis=1) ** 2 - (v[rows] ** 2).sum(axis=1))
-    (cost,) = problem.costs.values()
-    return every, loss, cost[rows].sum(axis=1).astype(float)
-
-
 def held(problem: Problem, answer: Answer) -> float:
     """The objective of an answer that must be there and feasible."""
     assert answer.choice is not None
@@ -101,7 +64,7 @@ def bounds_hold(answer: Answer, best: float, slip: float = 1e-10) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_coupled_layers_get_the_optimum_at_every_budget(seed: int) -> None:
     for bits in (2.5, 3.0, 3.5, 4.0, 5.0):
-        problem = coupled(seed, bits)
+        problem = coupled_layers(seed, bits)
         _, loss, use = table(problem)
         best = float(loss[use <= bits * use.min() / 2].min())
         answer = QUICK.solve(problem, Limits())
@@ -113,7 +76,7 @@ def test_coupled_layers_get_the_optimum_at_every_budget(seed: int) -> None:
 def test_the_lift_is_much_nearer_than_the_secants() -> None:
     gaps = []
     for seed in range(times(3)):
-        problem = coupled(seed, 3.0, layers=5)
+        problem = coupled_layers(seed, 3.0, layers=5)
         _, loss, use = table(problem)
         best = float(loss[use <= 3.0 * use.min() / 2].min())
         answer = CvxpySubspace(kicks=0).solve(problem, Limits())
@@ -258,7 +221,7 @@ def test_integer_programs_close_the_gap(negative: int) -> None:
 
 
 def test_a_gap_that_is_allowed_ends_the_work() -> None:
-    problem = coupled(0, 3.0, layers=5)
+    problem = coupled_layers(0, 3.0, layers=5)
     told = CvxpySubspace(outer=40).solve(problem, Limits(gap=1e6)).statistics
     assert "lift" not in told["bounds"]
     assert "masters" not in told
@@ -307,7 +270,7 @@ def test_it_agrees_with_the_other_quadratic_backend() -> None:
     if "quadratic" not in registry.entries("solvers"):
         pytest.skip("no backend 'quadratic' is registered in this tree")
     for seed in range(times(3)):
-        problem = coupled(seed, 3.5)
+        problem = coupled_layers(seed, 3.5)
         one, two = (allocator.solve(problem, name) for name in ("cvxpy_subspace", "quadratic"))
         assert one.objective == pytest.approx(two.objective, abs=1e-10)
         for solution, other in ((one, two), (two, one)):
