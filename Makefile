@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 demo-fashion-resnet20 demo-fashion-vit \
 	fashion-mnist-data test test-long lint format notebooks bench-solvers bench-solvers-goals bench-solvers-quick \
-	bench-profilers clean
+	bench-profilers bench-interactions clean
 
 demo: .venv/.runtime
 	$(BIN)/allocator demo
@@ -73,6 +73,10 @@ bench-solvers-quick: .venv/.runtime
 # The goals of the profilers beside what is measured; a row that is finished is kept: run it again to go on.
 bench-profilers: .venv/.runtime fashion-mnist-data
 	$(BIN)/python -m benchmarks.profilers --resume $(BENCH)
+
+# Losses with interactions likewise, piece by piece; BENCH="--rows 'real *,toy'" measures less, --long 60 a long run less.
+bench-interactions: .venv/.runtime fashion-mnist-data
+	$(BIN)/python -m benchmarks.interactions --resume $(BENCH)
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

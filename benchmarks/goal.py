@@ -41,6 +41,7 @@ class Verdict:
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of `HEAD`."""
         shown = "-" if self.measured is None else f"{self.measured:.3g}{self.goal.unit}"
+        shown = "never" if self.measured == math.inf else shown
         return self.goal.what, self.goal.network, self.goal.asked, shown, self.distance
 
 
@@ -56,7 +57,9 @@ def verdict(goal: Goal, value: float | None, reason: str = "run it") -> Verdict:
 
 
 def distance(goal: Goal, value: float) -> str | None:
-    """How far a value is from what was asked, None if it is there."""
+    """How far a value is from what was asked, None if it is there; ∞ stands for what never came."""
+    if goal.most is not None and value == math.inf:
+        return "never"
     if goal.most is not None and not value <= goal.most:
         return f"{value - goal.most:.2g}{goal.unit} above{_factor(value, goal.most)}"
     if goal.least is not None and not value >= goal.least:

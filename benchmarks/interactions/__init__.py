@@ -1,1 +1,1 @@
-"""Losses with interactions: what is found, what is proved, and what it is worth: `python -m benchmarks.interactions`."""
+"""Losses with interactions: what is found and proved, and its worth: `python -m benchmarks.interactions`."""

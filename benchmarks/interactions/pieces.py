@@ -68,3 +68,16 @@ class Row:
     pieces: Sequence[Piece]
     figures: Callable[[Found], Mapping[str, float]]
     table: Callable[[Found], Table]
+
+
+def listing(*names: str) -> Callable[[Found], Table]:
+    """A table of pieces: these values of each."""
+
+    def made(found: Found) -> Table:
+        rows = [
+            (piece, *(f"{line.values[name]:.5g}" if name in line.values else "-" for name in names))
+            for piece, line in found.items()
+        ]
+        return ("piece", *names), rows
+
+    return made
