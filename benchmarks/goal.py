@@ -71,4 +71,5 @@ def _factor(value: float, limit: float) -> str:
     """The ratio, where it means something: both above 0."""
     if not (limit > 0 and value > 0) and not math.isnan(value):
         return ""
-    return f" ({value / limit:.2f}×)"
+    ratio = value / limit
+    return f" ({ratio:.2f}×)" if not ratio < 0.01 else f" ({ratio:.1g}×)"

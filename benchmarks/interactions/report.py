@@ -19,7 +19,7 @@ row. Seconds are CPU seconds of the first call in a fresh process, on one thread
 imports come before the clock. "Proved" is what the core has checked, never what a backend says.
 
 - **real**: the two trained Fashion-MNIST networks (154 and 126 choices), `ggn` on their own calibration data, at 2.5,
-  3, 3.5, 4 and 5 bits on average. The optimum: the best that either run found, which `proved` says of whether it is one.
+  3, 3.5, 4 and 5 bits on average. The optimum is the best that either run found; `proved` tells where it is one.
 - **toy**: 8 layers × 5 widths that share 12 axes, two of them downhill; 6 seeds × 5 budgets, and all 390,625
   allocations of each looked at.
 - **synthetic**: `benchmarks/interactions/instances.py` says what is drawn, and below stands what came of it. The best
@@ -56,7 +56,7 @@ def figures_of(store: Store, row: Row, settings: Settings) -> Mapping[str, float
 
 def remarks(store: Store, settings: Settings) -> str:
     """What the figures rest on: the machine, every row's figures and pieces."""
-    rows = {row: found(store, row, settings) for row in ROWS.values()}
+    rows = {name: found(store, row, settings) for name, row in ROWS.items()}
     lines = [line for pieces in rows.values() for line in pieces.values()]
     verdicts = list(judge(store, settings))
     said = [v for v in verdicts if v.met is not None]
@@ -67,9 +67,9 @@ def remarks(store: Store, settings: Settings) -> str:
         f"Machine: {'; '.join(sorted({line.machine for line in lines})) or 'none'}; load average "
         f"{median(loads):.1f} in the median, {loads[-1]:.1f} at most.",
     ]
-    for row, pieces in rows.items():
+    for name, pieces in rows.items():
         if any(line.values for line in pieces.values()):
-            out += _told(row, pieces)
+            out += _told(ROWS[name], pieces)
     return "\n\n".join(out) + "\n"
 
 
