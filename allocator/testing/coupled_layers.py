@@ -40,7 +40,7 @@ def table(problem: Problem) -> tuple[IntArray, FloatArray, FloatArray]:
 
     For a problem of one score ``s`` whose interactions are bases.
     """
-    every = np.indices(problem.sizes).reshape(problem.group_count, -1).T.astype(np.int64)
+    every = np.indices(problem.sizes.tolist()).reshape(problem.group_count, -1).T.astype(np.int64)
     rows = every + problem.indptr[:-1]
     loss = problem.scores["s"][rows].sum(axis=1)
     for part in problem.interactions:
