@@ -15,8 +15,9 @@ from allocator.certificate import Multipliers
 from allocator.checks.lagrangian import single_row_infeasible
 from allocator.engine import native, running
 from allocator.engine.quadratic_course import Course, roundings
+from allocator.engine.quadratic_family import breed
 from allocator.engine.quadratic_model import compact
-from allocator.engine.quadratic_proof import Proof
+from allocator.engine.quadratic_proof import DENSE, Proof
 from allocator.engine.quadratic_relax import Relaxed
 from allocator.engine.separable import Separated, solve_separable
 from allocator.errors import UsageError
@@ -27,10 +28,13 @@ from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic as Model
 from allocator.quadratic import quadratic
 from allocator.solution import Answer
+from allocator.statement import IntArray
 
 ENGINES = ("auto", "c", "numpy")
 STARTS = 10
 DRAWS = 12
+LAST = 1_000  # kicks after the annealing
+PLENTY = 5_000  # choices above which one random start has to do, and one rounding
 USELESS = 0.95  # of the objective: a gap that is not worth a number
 ROUNDING = 1e-9  # of a bound: what the claim leaves to rounding
 
@@ -40,13 +44,13 @@ class Quadratic:
     """Local search with interactions, then bounds from convex minorants and branch and bound on them.
 
     Starts: the separable optimum, greedy, random ones and roundings; changes of one and two groups; kicks (iterated
-    local search, Lourenço, Martin and Stützle 2003) and, where nothing is proved, annealing (Kirkpatrick, Gelatt and
-    Vecchi 1983). Seeds and iterations decide, not time. Bounds: the loss as it stands where it is convex, then the
+    local search, Lourenço, Martin and Stützle 2003) and, where nothing is proved, annealed walks across the limits
+    (Kirkpatrick, Gelatt and Vecchi 1983) whose ends are crossed (Moscato 1989). Seeds and iterations decide, not time. Bounds: the loss as it stands where it is convex, then the
     multipliers of the doubly nonnegative relaxation (Burer 2009), made convex in numpy; the search on them leaves a
     record that the core checks. Above 600 choices the bound is that of the convex program alone, often far below the
     optimum, which is no verdict on the allocation.
 
-    effort: times the iterations of the local search. nodes: of branch and bound, about; 0 for none. steps: of the
+    effort: times the iterations of the local search; 0: the bound, with the separable optimum. nodes: of branch and bound, about; 0 for none. steps: of the
     relaxation, each one eigendecomposition; 0 for none. engine: "c", "numpy" (local search with a fiftieth of the
     iterations, a bound, no branch and bound), or "auto" for C where the extension was built.
     """
@@ -69,8 +73,8 @@ class Quadratic:
         if self.engine == "c" and native() is None:
             what = "ALLOCATOR_ENGINE=numpy turns it off" if os.environ.get("ALLOCATOR_ENGINE") else "it was not built"
             raise UsageError(f"quadratic: engine='c': {what}; use 'auto' or 'numpy'")
-        if not 0 < self.effort <= 1e6:
-            raise UsageError(f"quadratic: effort={self.effort}; give a number above 0 and at most 1e6")
+        if not 0 <= self.effort <= 1e6:
+            raise UsageError(f"quadratic: effort={self.effort}; give a number from 0 to 1e6")
         for option in ("nodes", "steps"):
             if getattr(self, option) < 0:
                 raise UsageError(f"quadratic: {option}={getattr(self, option)}; give 0 or more")
@@ -92,16 +96,22 @@ class Quadratic:
             return _separate(model, alone, limits)
         form = compact(model)
         course = Course(form, limits, self.effort, self._engine)
+        starts = []
         for rows in (alone.rows, None if start is None else problem.indptr[:-1] + start):
             if rows is not None and (taken := form.inside(rows)) is not None:
                 course.offer(taken)
-                course.begin(taken)
+                starts.append(taken)
+        if not self.nodes or form.choices > DENSE or course.numpy:
+            return self._bounded(course, starts)
+        self._begun(course, starts)
+        return self._proved(course) or self._bounded(course, starts)
+
+    def _begun(self, course: Course, starts: list[IntArray]) -> None:
+        """Local search from these, greedy and random allocations."""
+        course.begin_all(starts)
         course.first()
-        course.draws(STARTS if form.matrix is not None else 1)
+        course.draws(STARTS if course.form.choices <= PLENTY else 1)
         course.kick()
-        if self.nodes and (answer := self._proved(course)) is not None:
-            return answer
-        return self._bounded(course)
 
     @staticmethod
     def running() -> str:
@@ -129,20 +139,34 @@ class Quadratic:
         if certificate is None:
             return None
         if not proof.closed:
-            course.anneal()
+            self._bred(course, self._relaxed(course))
         bound = linear.objective(form.down(proof.bound - abs(proof.bound) * ROUNDING))
         claim: Any = "optimal" if proof.closed and not limits.gap else None
         return self._answer(course, bound, certificate, claim, proof.statistics)
 
-    def _bounded(self, course: Course) -> Answer:
-        """The convex program alone."""
+    def _bounded(self, course: Course, starts: list[IntArray]) -> Answer:
+        """The bound of the convex program alone, which comes first; then the search, from its parts too."""
         form, linear = course.form, course.form.source.linear
-        unit = max(abs(course.worth), form.least) if course.best is not None else float(np.abs(form.value).max())
-        relaxed = Relaxed(form, unit, lambda: course.late)
-        course.begin_all(roundings(form, relaxed.parts, DRAWS, course.limits.seed))
-        course.anneal()
+        relaxed = self._relaxed(course)
+        if self.effort:
+            self._begun(course, starts)
+            draws = DRAWS if form.choices <= PLENTY else 0
+            course.begin_all(roundings(form, relaxed.parts, draws, course.limits.seed))
+            self._bred(course, relaxed)
         bound = linear.objective(form.down(relaxed.bound - abs(relaxed.bound) * ROUNDING))
         return self._answer(course, bound, relaxed.dual, None, {})
+
+    def _relaxed(self, course: Course) -> Relaxed:
+        form = course.form
+        unit = max(abs(course.worth), form.least) if course.best is not None else float(np.abs(form.value).max())
+        return Relaxed(form, unit, course.limits.left, self._engine)
+
+    @staticmethod
+    def _bred(course: Course, relaxed: Relaxed) -> None:
+        """Annealing and crossing, and kicks of what comes out."""
+        if course.best is not None:
+            breed(course, relaxed.pressures)
+            course.kick(LAST, salt=9)
 
     @staticmethod
     def _answer(course: Course, bound: float, certificate: Any, claim: Any, told: dict[str, Any]) -> Answer:

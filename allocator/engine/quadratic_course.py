@@ -1,4 +1,4 @@
-"""The best allocation that starts, descents, kicks and annealing come by; budgets in iterations, never in seconds."""
+"""The best allocation that starts, descents and kicks come by; budgets in iterations, never in seconds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ from allocator.statement import FloatArray, IntArray
 
 SLOWER = 50  # numpy gets so much less to do than C
 KICKS = 300
-MORE_KICKS = 6e6  # divided by the choices, where annealing did not end in a proof
-MOST_KICKS = 4_000
-PROPOSED = (2e4, 6e6)  # by annealing at each temperature, at least and at most
-EACH = 3_000  # proposals for each choice
-OPERATIONS = 2e9  # of proposals with vectors, for each temperature
-HEATS = (0.1, 0.01)  # of the loss: neither suits all problems
-COOLED = 1e-2
+KICKED = 2e6  # kicks times choices, at most: each looks at all choices a few times
 TIGHTER = 4e-16  # of a row's size: where sums in another order break a row
 
 
@@ -54,7 +48,7 @@ class Course:
         """Whether the time is over."""
         return self.limits.left <= 0
 
-    def begin(self, taken: IntArray, *, kicks: int = 0, proposals: int = 0, heat: float = 1.0, salt: int = 0) -> None:
+    def begin(self, taken: IntArray, *, kicks: int = 0, salt: int = 0) -> None:
         """Search from an allocation in the engine's form, and keep what is feasible and better."""
         form = self.form
         for _ in range(2):
@@ -62,8 +56,6 @@ class Course:
                 form,
                 taken,
                 kicks=kicks,
-                proposals=proposals,
-                heat=(heat, heat * COOLED),
                 seed=self.limits.seed + (salt << 32),
                 seconds=self.limits.left,
                 engine=self.engine,
@@ -102,14 +94,11 @@ class Course:
         """From each group's least value, and from the least with every other group at its mean: greedy."""
         form = self.form
         part = 1.0 / np.diff(form.start)[form.group]
-        if form.matrix is not None:
-            mean = form.matrix @ part
-        else:
-            along = form.vectors * part[:, None]
-            own = np.add.reduceat(along, form.start[:-1], axis=0)
-            mean = form.vectors @ (form.sign * along.sum(axis=0))
-            mean -= np.einsum("nr,nr->n", form.vectors * form.sign, own[form.group])
-            mean += np.bincount(form.ends, form.worth * part[form.partner], form.choices)
+        along = form.vectors * part[:, None]
+        own = np.add.reduceat(along, form.start[:-1], axis=0)
+        mean = form.vectors @ (form.sign * along.sum(axis=0))
+        mean -= np.einsum("nr,nr->n", form.vectors * form.sign, own[form.group])
+        mean += np.bincount(form.ends, form.worth * part[form.partner], form.choices)
         self.begin_all([least_of(form, form.value), least_of(form, form.value + mean)])
 
     def draws(self, count: int) -> None:
@@ -121,27 +110,13 @@ class Course:
     def kick(self, count: float = KICKS, salt: int = 1) -> None:
         """Iterated local search from the best."""
         if self.best is not None and not self.late:
+            count = min(count, KICKED / self.form.choices)
             self.begin(self.taken, kicks=int(self.effort * count) + 1, salt=salt)
 
-    def anneal(self) -> None:
-        """Annealing from the best, kicks before and after."""
-        form = self.form
-        more = min(MORE_KICKS / form.choices, MOST_KICKS)
-        many = min(max(EACH * form.choices, PROPOSED[0]), PROPOSED[1])
-        if form.matrix is None:
-            many = min(PROPOSED[1], OPERATIONS / (1 + len(form.sign)))
-        self.kick(more, salt=2)
-        for i, share in enumerate(HEATS):
-            if self.best is None or self.late:
-                return
-            unit = max(abs(self.worth), 1e-3 * self._spread(), form.least)
-            if unit > 0:
-                self.begin(self.taken, proposals=int(self.effort * many) + 1, heat=share * unit, salt=3 + i)
-        self.kick(more, salt=9)
-
-    def _spread(self) -> float:
-        """How much the taken choices' own values sum to, whatever their signs."""
-        return float(np.abs(self.form.value[self.taken]).sum())
+    @property
+    def spread(self) -> float:
+        """A thousandth of what the taken choices' own values sum to, whatever their signs: a unit where the loss is 0."""
+        return 1e-3 * float(np.abs(self.form.value[self.taken]).sum())
 
 
 def least_of(form: Compact, column: FloatArray) -> IntArray:

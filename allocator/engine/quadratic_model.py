@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from allocator.quadratic import Quadratic
 from allocator.statement import FloatArray, IntArray
 
-DENSE = 5_000  # choices up to which W is held: 200 MB; vectors above it
+DENSE = 5_000  # choices up to which W is held: 200 MB
+THIN = 16_000  # in half the precision: 1 GB; vectors above it
 LEAST = 1e-14  # of Σ_g max |value| + the interactions: a smaller gain is rounding
 
 
@@ -24,8 +25,6 @@ class Compact:
     All numbers of the loss are 2^lift times those of the problem. row [n]: the problem's row behind each; start
     [G + 1], group [n], value [n], column [n, R], lo, hi, size [R]. vectors [n, r] and sign [r]: W = Σ sign·v·vᵀ plus
     pairs (first [n + 1], partner, worth: both ends, ascending). stated [R]: place of each row in the linear view.
-    matrix [n, n]: W, 0 within a group; None where n
-    is large.
     """
 
     source: Quadratic
@@ -44,7 +43,6 @@ class Compact:
     hi: FloatArray
     size: FloatArray
     stated: IntArray
-    matrix: FloatArray | None
 
     @property
     def groups(self) -> int:
@@ -67,14 +65,33 @@ class Compact:
     def frame(self) -> NDArray[np.int64]:
         """Numbers and addresses in the order of model_t; valid while this object lives."""
         self._kept.append(np.array([self.least]))
-        at = [self.start, self.group, self.value, self.matrix, self.vectors, self.sign, self.first, self.partner]
-        at += [self.worth, self.column, self.lo, self.hi, self.size, self._kept[0]]
+        double = self.matrix is not None and self.matrix.dtype == np.float64
+        at: list[NDArray[Any] | None] = [self.start, self.group, self.value]
+        at += [self.matrix, None] if double else [None, self.matrix]
+        at += [self.vectors, self.sign, self.first, self.partner, self.worth, self.column, self.lo, self.hi, self.size]
+        at += [self._kept[0]]
         where = [0 if a is None else a.ctypes.data for a in at]
         return np.array([self.groups, self.choices, len(self.lo), len(self.sign), *where], np.int64)
 
     @cached_property
     def _kept(self) -> list[FloatArray]:
         return []
+
+    @cached_property
+    def matrix(self) -> NDArray[Any] | None:
+        """W [n, n], 0 within a group: in double precision up to `DENSE` choices, in single up to `THIN`, else None."""
+        n = self.choices
+        if n > max(DENSE, THIN):
+            return None
+        thin = n > DENSE
+        left, right = self.vectors * self.sign, self.vectors
+        matrix = left.astype(np.float32) @ right.T.astype(np.float32) if thin else left @ right.T
+        matrix[self.ends, self.partner] += self.worth
+        for a, b in zip(self.start[:-1].tolist(), self.start[1:].tolist(), strict=True):
+            matrix[a:b, a:b] = 0.0
+        if not thin:
+            matrix = np.ascontiguousarray((matrix + matrix.T) / 2)
+        return matrix
 
     @cached_property
     def ends(self) -> IntArray:
@@ -93,12 +110,18 @@ class Compact:
 
     def total(self, taken: IntArray) -> float:
         """Σ value + Σ W of an allocation in this form."""
-        return float(self.value[taken].sum() + 0.5 * self.field(taken)[taken].sum())
+        along = self.vectors[taken]
+        between = float(self.sign @ along.sum(axis=0) ** 2) - float((along**2 @ self.sign).sum())
+        if len(self.partner):
+            present = np.zeros(self.choices, bool)
+            present[taken] = True
+            between += float(self.worth[present[self.ends] & present[self.partner]].sum())
+        return float(self.value[taken].sum()) + 0.5 * between
 
     def field(self, taken: IntArray) -> FloatArray:
         """Σ_h W[:, x_h] [n], the own group left out."""
         if self.matrix is not None:
-            return np.asarray(self.matrix[:, taken].sum(axis=1))
+            return np.asarray(self.matrix[taken].sum(axis=0, dtype=np.float64))
         along = self.vectors[taken]
         field = self.vectors @ (self.sign * along.sum(axis=0))
         field -= np.einsum("nr,nr->n", self.vectors * self.sign, along[self.group])
@@ -124,12 +147,6 @@ def compact(model: Quadratic) -> Compact:
     both, worth = both[order], np.ldexp(np.tile(worth, 2)[order], lift)
     first = np.searchsorted(both[:, 0], np.arange(len(row) + 1)).astype(np.int64)
     vectors, sign = np.ascontiguousarray(model.vectors[row]), np.ldexp(model.eigenvalues, lift)
-    matrix = None
-    if len(row) <= DENSE:
-        matrix = (vectors * sign) @ vectors.T
-        matrix[group[:, None] == group[None, :]] = 0.0
-        matrix[both[:, 0], both[:, 1]] += worth
-        matrix = np.ascontiguousarray((matrix + matrix.T) / 2)
     stated = [i for i, r in enumerate(linear.rows) if r.hi is not None or r.lo is not None]
     sides = [linear.rows[i] for i in stated]
     column = np.array([r.column[row] for r in sides], np.float64).reshape(len(sides), len(row)).T
@@ -151,7 +168,6 @@ def compact(model: Quadratic) -> Compact:
         hi=np.array([np.inf if r.hi is None else float(r.hi) for r in sides]),
         size=np.where(size > 0, size, 1.0),
         stated=np.array(stated, np.int64),
-        matrix=matrix,
     )
 
 

@@ -12,7 +12,6 @@ from allocator.engine.quadratic_model import Compact
 from allocator.statement import FloatArray, IntArray
 
 PASSES = 1000
-STEADY = 64
 WORSE = 1e-3
 MASK = (1 << 64) - 1
 
@@ -76,7 +75,7 @@ class State:
         m = self.model
         x = int(self.taken[m.group[a]])
         if m.matrix is not None:
-            step = m.matrix[a] - m.matrix[x]
+            step = m.matrix[a].astype(np.float64) - m.matrix[x]
         else:
             step = m.vectors @ (m.sign * (m.vectors[a] - m.vectors[x]))
             for row, sign in ((a, 1.0), (x, -1.0)):
@@ -193,46 +192,3 @@ class State:
             self.descend()
         self.set(self.taken)
         return not float(self.excess(self.use)) > 0 or self.repair()
-
-    def anneal(self, proposals: int, hot: float, cold: float) -> None:
-        """Random changes of one group or two that keep the rows, worse ones with probability exp(−gain/t)."""
-        m = self.model
-        best, keep, t = self.total, self.taken.copy(), hot
-        cooling = math.exp(math.log(cold / hot) * STEADY / proposals)
-        for i in range(proposals):
-            if i % STEADY == 0 and i:
-                t *= cooling
-                if self.late:
-                    break
-            rows, gain = self._proposal()
-            if not rows or (gain > 0 and self.draw() >= math.exp(-gain / t)):
-                continue
-            for row in rows:
-                self.move(row)
-            if self.total < best - m.least:
-                best, keep = self.total, self.taken.copy()
-        self.set(keep)
-
-    def _proposal(self) -> tuple[list[int], float]:
-        m = self.model
-        k = self._other()
-        if k is None:
-            return [], 0.0
-        changes, gains = self.changes(), self.gains()
-        if self.draw() >= 0.5 and not self.excess(self.use + changes[k]) > 0:
-            return [k], float(gains[k])
-        other = self._other(int(m.group[k]))
-        if other is None or self.excess(self.use + changes[k] + changes[other]) > 0:
-            return [], 0.0
-        return [k, other], float(gains[k] + gains[other] + self.cross(k)[other])
-
-    def _other(self, but: int = -1) -> int | None:
-        """Another row of a random group: the next one up or down, or any; None where it is taken, or of `but`."""
-        m = self.model
-        g = self.below(m.groups)
-        first, size = int(m.start[g]), int(m.start[g + 1] - m.start[g])
-        if g == but or size < 2:
-            return None
-        now, way = int(self.taken[g]) - first, self.draw()
-        to = (now + 1) % size if way < 0.3 else (now + size - 1) % size if way < 0.6 else self.below(size)
-        return None if to == now else first + to

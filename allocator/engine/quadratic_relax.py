@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from time import monotonic
+from typing import Any
 
 import numpy as np
 
 from allocator.certificate_dual import Dual
+from allocator.engine import native
 from allocator.engine.quadratic_model import Compact
+from allocator.engine.quadratic_search import FOREVER
 from allocator.statement import FloatArray
 
 SWEEPS = 40
@@ -24,9 +27,12 @@ STILL = 1e-4  # of the loss: what a sweep gains when it is time to stop
 
 
 class Relaxed:
-    """parts [n]: of choices. dual: the certificate. bound: on Σ value + Σ W in the form's units, rounding aside."""
+    """parts [n]: of choices; mean [n]: of all sweeps, for where the last one has not settled. dual: the certificate.
 
-    def __init__(self, form: Compact, unit: float, late: Callable[[], bool]) -> None:
+    bound: on Σ value + Σ W in the form's units, rounding aside.
+    """
+
+    def __init__(self, form: Compact, unit: float, seconds: float = math.inf, engine: str | None = None) -> None:
         self.form = form
         up = form.sign > 0
         own = 0.5 * (form.vectors**2 @ form.sign)
@@ -38,13 +44,20 @@ class Relaxed:
         self.constant = float(np.where(up, 0.0, -0.5 * form.sign * low * high).sum())
         self.linear += 0.5 * np.bincount(form.ends, np.minimum(form.worth, 0.0), form.choices)
         self.vectors = np.ascontiguousarray(form.vectors[:, up])
-        self.sign = form.sign[up]
+        self.sign = np.ascontiguousarray(form.sign[up])
         self.parts = 1.0 / np.diff(form.start)[form.group]
+        self.mean = np.zeros(form.choices)
         self._sides()
         self.price = np.zeros(len(self.limit))
-        self._descend(max(unit, form.least), late)
-        along = self.sign * (self.parts @ self.vectors)
-        top = max((self._bound(share * along, self.price) for share in SHARES), key=lambda found: found[0])
+        unit = max(unit, form.least)
+        kernels = native() if engine != "numpy" else None
+        if kernels is None:
+            self._descend(unit, monotonic() + seconds)
+        else:
+            self._descend_in_c(kernels, unit, min(max(seconds, 0.0), FOREVER))
+        points = [self.sign * (parts @ self.vectors) for parts in (self.parts, self.mean)]
+        tried = [self._bound(share * along, self.price) for along in points for share in SHARES]
+        top = max(tried, key=lambda found: found[0])
         self.bound, self.price, along = top
         point = np.zeros(len(form.sign))
         point[up] = np.ldexp(along, -form.lift)
@@ -84,7 +97,25 @@ class Relaxed:
             values[row.budget] += sign * math.ldexp(price, -self.form.lift) / unit
         return tuple(values)
 
-    def _descend(self, unit: float, late: Callable[[], bool]) -> None:
+    @property
+    def pressures(self) -> FloatArray:
+        """Prices of the form's rows, in its own units: of the upper sides, then of the lower ones [2R]."""
+        rows = len(self.form.lo)
+        found = np.zeros(2 * rows)
+        for price, (r, sign, unit) in zip(self.price.tolist(), self.where, strict=True):
+            found[r if sign > 0 else rows + r] = price / unit
+        return found
+
+    def _descend_in_c(self, kernels: Any, unit: float, seconds: float) -> None:
+        form = self.form
+        options = np.array([PUSH * unit, STILL * unit, seconds])
+        arrays = [form.start, self.linear, self.vectors, self.sign, self.column, self.limit]
+        arrays += [self.parts, self.mean, self.price, options]
+        sizes = [form.groups, form.choices, len(self.sign), len(self.limit), SWEEPS, STEPS]
+        frame = np.array([*sizes, *(a.ctypes.data for a in arrays)], np.int64)
+        kernels.quadratic_relax(frame.ctypes.data)
+
+    def _descend(self, unit: float, deadline: float) -> None:
         form, push = self.form, PUSH * unit
         spans = [
             slice(a, b) for a, b in zip(form.start[:-1].tolist(), form.start[1:].tolist(), strict=True) if b > a + 1
@@ -104,7 +135,8 @@ class Relaxed:
                     along += step @ rows
                     over += self.column[:, s] @ step
             self.price = np.maximum(self.price + push * over, 0.0)
-            if late() or (sweep > 8 and abs(gained) < STILL * unit):
+            self.mean += (self.parts - self.mean) * (2.0 / (sweep + 2))
+            if monotonic() > deadline or (sweep > 8 and abs(gained) < STILL * unit):
                 break
 
     def _step(

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from time import monotonic
 
+import numpy as np
+
 from allocator.engine import native
 from allocator.engine.quadratic_model import Compact
-from allocator.statement import IntArray
+from allocator.statement import FloatArray, IntArray
 
 FOREVER = 1e9  # seconds
+WIDTH = 3.0  # typical steps of a row: how far beyond its limit an annealing walks at no great cost
 
 
 def searched(
@@ -22,21 +25,52 @@ def searched(
     taken: IntArray,
     *,
     kicks: int = 0,
-    proposals: int = 0,
-    heat: tuple[float, float] = (1.0, 1e-3),
     seed: int = 0,
     seconds: float = math.inf,
     engine: str | None = None,
 ) -> IntArray | None:
     """The best allocation (rows [G]) reached from one that need not keep the rows; None where repair fails.
 
-    Repair; annealing with so many proposals from the first temperature to the second; descent; so many kicks.
+    Repair; descent; so many kicks.
 
     Args:
         model: the engine's form.
         taken: rows [G] of it.
         kicks: perturbations of the iterated local search.
-        proposals: of the annealing, 0 for none.
+        seed: of whatever is random.
+        seconds: after so many the best so far is returned.
+        engine: "c" or "numpy"; None takes C where it is there.
+    """
+    kernels = native() if engine != "numpy" else None
+    seconds = min(max(seconds, 0.0), FOREVER)
+    if kernels is None:
+        from allocator.engine.quadratic_numpy import State
+
+        state = State(model, taken, seed, monotonic() + seconds)
+        return state.taken if state.climb(kicks) else None
+    rows = taken.copy()
+    kept = kernels.quadratic_search(model.frame.ctypes.data, rows.ctypes.data, kicks, seed, seconds)
+    return rows if kept else None
+
+
+def annealed(
+    model: Compact,
+    taken: IntArray,
+    *,
+    prices: FloatArray,
+    proposals: int,
+    heat: tuple[float, float],
+    seed: int = 0,
+    seconds: float = math.inf,
+    engine: str | None = None,
+) -> IntArray | None:
+    """The best allocation that keeps the rows on an annealed walk to and fro across their limits, then descended.
+
+    Args:
+        model: the engine's form.
+        taken: rows [G] where the walk begins; they need not keep the limits.
+        prices: first ones of the rows' upper sides, then of their lower sides [2R], ≥ 0.
+        proposals: changes of one group that are drawn.
         heat: first and last temperature, in units of the form's loss.
         seed: of whatever is random.
         seconds: after so many the best so far is returned.
@@ -47,15 +81,13 @@ def searched(
     seconds = min(max(seconds, 0.0), FOREVER)
     if kernels is None:
         from allocator.engine.quadratic_numpy import State
+        from allocator.engine.quadratic_walk import anneal
 
         state = State(model, taken, seed, monotonic() + seconds)
-        if not state.repair():
-            return None
-        if proposals:
-            state.anneal(proposals, hot, cold)
-        return state.taken if state.climb(kicks) else None
-    rows = taken.copy()
-    kept = kernels.quadratic_search(
-        model.frame.ctypes.data, rows.ctypes.data, kicks, proposals, seed, seconds, hot, cold
+        anneal(state, proposals, hot, cold, WIDTH, prices.copy())
+        return state.taken if state.climb(0) else None
+    rows, price = taken.copy(), np.ascontiguousarray(prices, np.float64).copy()
+    kept = kernels.quadratic_anneal(
+        model.frame.ctypes.data, rows.ctypes.data, price.ctypes.data, proposals, seed, seconds, hot, cold, WIDTH
     )
     return rows if kept else None

@@ -265,7 +265,7 @@ def test_a_certificate_that_is_not_its_own_is_refused() -> None:
 
 
 def test_options_are_checked() -> None:
-    for options in ({"effort": 0.0}, {"nodes": -1}, {"steps": -1}, {"engine": "fortran"}):
+    for options in ({"effort": -1.0}, {"nodes": -1}, {"steps": -1}, {"engine": "fortran"}):
         with pytest.raises(UsageError, match="quadratic"):
             Quadratic(**options)  # type: ignore[arg-type]  # wrong on purpose
     assert repr(backend.Quadratic()) == "Quadratic(effort=1.0, nodes=200000, steps=800, engine='auto')"

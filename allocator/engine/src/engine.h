@@ -21,6 +21,8 @@ PyObject *several_through(PyObject *self, PyObject *args);
 PyObject *several_table(PyObject *self, PyObject *args);
 
 PyObject *quadratic_search(PyObject *self, PyObject *args);
+PyObject *quadratic_anneal(PyObject *self, PyObject *args);
+PyObject *quadratic_relax(PyObject *self, PyObject *args);
 PyObject *quadratic_tree(PyObject *self, PyObject *args);
 
 /* Seconds on a clock that never goes back. */

@@ -23,6 +23,8 @@ static PyMethodDef methods[] = {
     {"several_through", several_through, METH_VARARGS, "The same from both ends: the bound through each choice."},
     {"several_table", several_table, METH_VARARGS, "Orders a table of completions as a k-d tree; frame in."},
     {"quadratic_search", quadratic_search, METH_VARARGS, "Local search with interactions; frame in, rows out."},
+    {"quadratic_anneal", quadratic_anneal, METH_VARARGS, "Annealing with prices of the rows; frame in, rows out."},
+    {"quadratic_relax", quadratic_relax, METH_VARARGS, "Descent over parts of choices; frame in, parts out."},
     {"quadratic_tree", quadratic_tree, METH_VARARGS, "Branch and bound on a convex minorant; frame in."},
     {NULL, NULL, 0, NULL},
 };

@@ -63,12 +63,17 @@ static double drawn_by(const double *restrict a, const double *restrict b, const
     return parts[0] + parts[1] + parts[2] + parts[3];
 }
 
+int held(const model_t *m)
+{
+    return m->matrix || m->thin;
+}
+
 double gain_of(const state_t *s, int64_t row)
 {
     const model_t *m = s->model;
     int64_t now = s->taken[m->group[row]];
     double gain = m->value[row] - m->value[now];
-    if (m->matrix)
+    if (held(m))
         return gain + (s->field[row] - s->field[now]);
     gain += drawn_by(m->vectors + row * m->rank, m->vectors + now * m->rank, s->sum, m->sign, m->rank);
     for (int64_t p = m->first[row]; p < m->first[row + 1]; p++)
@@ -84,9 +89,36 @@ double cross_of(const state_t *s, int64_t a, int64_t b)
     int64_t n = m->choices, x = s->taken[m->group[a]], y = s->taken[m->group[b]];
     if (m->matrix)
         return (m->matrix[a * n + b] - m->matrix[x * n + b]) - (m->matrix[a * n + y] - m->matrix[x * n + y]);
+    if (m->thin)
+        return ((double)m->thin[a * n + b] - m->thin[x * n + b]) - ((double)m->thin[a * n + y] - m->thin[x * n + y]);
     const double *v = m->vectors;
     double cross = along(m->sign, v + a * m->rank, v + x * m->rank, v + b * m->rank, v + y * m->rank, m->rank);
     return cross + (pair_of(m, a, b) - pair_of(m, x, b)) - (pair_of(m, a, y) - pair_of(m, x, y));
+}
+
+VECTORISED
+static void apart(double *restrict step, const double *restrict in, const double *restrict out, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        step[k] = in[k] - out[k];
+}
+
+VECTORISED
+static void apart_thin(double *restrict step, const float *restrict in, const float *restrict out, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        step[k] = (double)in[k] - (double)out[k];
+}
+
+const double *step_of(state_t *s, int64_t in, int64_t out)
+{
+    const model_t *m = s->model;
+    int64_t n = m->choices;
+    if (m->matrix)
+        apart(s->step, m->matrix + in * n, m->matrix + out * n, n);
+    else
+        apart_thin(s->step, m->thin + in * n, m->thin + out * n, n);
+    return s->step;
 }
 
 void change_of(const state_t *s, int64_t row, double *change)
@@ -151,7 +183,7 @@ void state_close(state_t *s)
 
 static void carry(const model_t *m, double *to[3], double *from[3])
 {
-    memcpy(to[0], from[0], (m->matrix ? (size_t)m->choices : 0) * sizeof(double));
+    memcpy(to[0], from[0], (held(m) ? (size_t)m->choices : 0) * sizeof(double));
     memcpy(to[1], from[1], (size_t)m->rank * sizeof(double));
     memcpy(to[2], from[2], (size_t)m->rows * sizeof(double));
 }
@@ -173,6 +205,48 @@ void state_back(state_t *s)
     s->total = s->kept_total;
 }
 
+VECTORISED
+static void add_row(double *restrict field, const double *restrict in, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        field[k] += in[k];
+}
+
+VECTORISED
+static void add_thin(double *restrict field, const float *restrict in, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        field[k] += (double)in[k];
+}
+
+VECTORISED
+static void swap_rows(double *restrict field, const double *restrict in, const double *restrict out, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        field[k] += in[k] - out[k];
+}
+
+VECTORISED
+static void swap_thin(double *restrict field, const float *restrict in, const float *restrict out, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        field[k] += (double)in[k] - (double)out[k];
+}
+
+/* W's row of `in` comes into the field, that of `out` (−1: none) goes. */
+static void enter(const model_t *m, double *field, int64_t in, int64_t out)
+{
+    int64_t n = m->choices;
+    if (m->matrix && out >= 0)
+        swap_rows(field, m->matrix + in * n, m->matrix + out * n, n);
+    else if (m->matrix)
+        add_row(field, m->matrix + in * n, n);
+    else if (out >= 0)
+        swap_thin(field, m->thin + in * n, m->thin + out * n, n);
+    else
+        add_thin(field, m->thin + in * n, n);
+}
+
 /* Everything afresh from an allocation (NULL: the one that is there). */
 void state_set(state_t *s, const int64_t *taken)
 {
@@ -188,16 +262,15 @@ void state_set(state_t *s, const int64_t *taken)
         alone += m->value[row];
         for (int64_t r = 0; r < m->rows; r++)
             s->use[r] += m->column[row * m->rows + r];
-        if (m->matrix)
-            for (int64_t k = 0; k < m->choices; k++)
-                s->field[k] += m->matrix[row * m->choices + k];
+        if (held(m))
+            enter(m, s->field, row, -1);
         else
             for (int64_t i = 0; i < m->rank; i++)
                 s->sum[i] += m->sign[i] * m->vectors[row * m->rank + i];
     }
     for (int64_t g = 0; g < m->groups; g++) {
         int64_t row = s->taken[g];
-        if (m->matrix) {
+        if (held(m)) {
             between += s->field[row];
             continue;
         }
@@ -213,14 +286,12 @@ void state_set(state_t *s, const int64_t *taken)
 void state_move(state_t *s, int64_t row)
 {
     const model_t *m = s->model;
-    int64_t g = m->group[row], now = s->taken[g], n = m->choices;
+    int64_t g = m->group[row], now = s->taken[g];
     s->total += gain_of(s, row);
     for (int64_t r = 0; r < m->rows; r++)
         s->use[r] += m->column[row * m->rows + r] - m->column[now * m->rows + r];
-    if (m->matrix) {
-        const double *in = m->matrix + row * n, *out = m->matrix + now * n;
-        for (int64_t k = 0; k < n; k++)
-            s->field[k] += in[k] - out[k];
+    if (held(m)) {
+        enter(m, s->field, row, now);
     } else {
         const double *in = m->vectors + row * m->rank, *out = m->vectors + now * m->rank;
         for (int64_t i = 0; i < m->rank; i++)
@@ -234,7 +305,7 @@ void state_move(state_t *s, int64_t row)
 int repair(state_t *s)
 {
     const model_t *m = s->model;
-    int64_t batch = m->matrix ? 1 : 1 + m->groups / 64;
+    int64_t batch = held(m) ? 1 : 1 + m->groups / 64;
     double *change = s->use + m->rows + 1, *key = s->gain, *best = s->step;
     for (int64_t pass = 0; pass < 64 * m->groups; pass++) {
         double excess = excess_of(m, s->use, NULL, NULL);
