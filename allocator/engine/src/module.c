@@ -24,6 +24,7 @@ static PyMethodDef methods[] = {
     {"several_table", several_table, METH_VARARGS, "Orders a table of completions as a k-d tree; frame in."},
     {"quadratic_search", quadratic_search, METH_VARARGS, "Local search with interactions; frame in, rows out."},
     {"quadratic_tree", quadratic_tree, METH_VARARGS, "Branch and bound on a convex minorant; frame in."},
+    {"chain", native_chain, METH_VARARGS, "Stages in a chain under one budget; frame in, status out."},
     {NULL, NULL, 0, NULL},
 };
 
