@@ -23,12 +23,14 @@ MOST_STEPS = 20
 class Answered:
     """rows: taken [G], None where nothing keeps the row or nothing was found. bound: on Σ value + Σ pairs.
 
-    value: of the rows. limit: what stopped it short of the optimum: None, "time", "states" or "rounding".
+    value: of the rows. price: of the row. limit: what stopped it short of the optimum: None, "time", "states" or
+    "rounding".
     """
 
     rows: IntArray | None
     value: float
     bound: float
+    price: float
     limit: str | None
     statistics: dict[str, Any]
 
@@ -94,8 +96,8 @@ class Stages:
         """Of the tables between neighbours, and of the last one alone."""
         return int(self.begin[-1] + self.start[-1] - self.start[-2])
 
-    def chain(self, knapsack: Knapsack) -> Chain:
-        """The engine's form: costs over each stage's least, by their common divisor."""
+    def chain(self, knapsack: Knapsack) -> tuple[Chain, int]:
+        """The engine's form: costs over each stage's least, by their common divisor, which is the unit."""
         cost = np.where(self.rows >= 0, knapsack.cost[self.rows], 0)
         least = np.minimum.reduceat(cost, self.start[:-1])
         over = cost - np.repeat(least, np.diff(self.start))
@@ -103,7 +105,7 @@ class Stages:
         over //= unit
         most = int(np.maximum.reduceat(over, self.start[:-1]).sum())
         capacity = min((knapsack.capacity - sum(least.tolist())) // unit, most)
-        return Chain(self.start, self.value, over, self.table, self.begin, max(capacity, -1))
+        return Chain(self.start, self.value, over, self.table, self.begin, max(capacity, -1)), unit
 
     def rows_of(self, taken: IntArray) -> IntArray:
         """The rows [G] of an allocation of the stages."""
@@ -151,20 +153,21 @@ def solve_stages(stages: Stages, linear: Linear, *, tolerance: float, offset: fl
     """
     knapsack = knapsack_of(linear)
 
-    first, states, cuts = linear.problem.indptr[:-1], 0, 0
+    statistics = {"states": 0, "cuts": 0}
+    whole = all(r.exact for r in linear.rows)  # integers decide in the engine already
+    price = 0.0
 
     def solve(capacity: int) -> tuple[Chained, IntArray | None]:
-        nonlocal states, cuts
-        chain = stages.chain(dataclasses.replace(knapsack, capacity=capacity))
+        nonlocal price
+        chain, unit = stages.chain(dataclasses.replace(knapsack, capacity=capacity))
         found = solve_chain(chain, tolerance=tolerance, gap=limits.gap, offset=offset, seconds=limits.left)
-        states, cuts = states + found.states, cuts + found.cuts
-        rows = None if found.taken is None else stages.rows_of(found.taken)
-        return found, rows
-
-    whole = all(r.exact for r in linear.rows)  # integers decided already
+        statistics["states"] += found.states
+        statistics["cuts"] += found.cuts
+        price = knapsack.price(found.price / unit)
+        return found, None if found.taken is None else stages.rows_of(found.taken)
 
     def kept(rows: IntArray | None) -> bool:
-        return whole or rows is None or linear.problem.evaluate(rows - first).feasible
+        return whole or rows is None or linear.problem.evaluate(rows - linear.problem.indptr[:-1]).feasible
 
     found, rows = solve(knapsack.capacity + 2 * knapsack.margin)
     bound, limit = found.bound, found.limit
@@ -177,7 +180,7 @@ def solve_stages(stages: Stages, linear: Linear, *, tolerance: float, offset: fl
             break
         found, rows = solve(sum(knapsack.cost[rows].tolist()) - 1)
         bound, limit = max(bound, found.bound), found.limit
-    statistics = {"states": states, "cuts": cuts}
-    if rows is None or not kept(rows):
-        return Answered(None, math.inf, bound, limit or (None if rows is None else "rounding"), statistics)
-    return Answered(rows, found.value, min(bound, found.value), limit, statistics)
+    if rows is not None and not kept(rows):
+        rows, limit = None, limit or "rounding"
+    value = math.inf if rows is None else found.value
+    return Answered(rows, value, min(bound, value), price, limit, statistics)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.bounds import argmin, find_prices
+from allocator.certificate import Core, Multipliers
 from allocator.checks.lagrangian import single_row_infeasible
 from allocator.errors import UsageError
 from allocator.evaluation import scale_of
@@ -99,9 +100,7 @@ class Graph:
         return bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
 
 
-def _chosen(
-    graph: _Graph, chained: Answered, limits: Limits, start: NDArray[np.int64] | None, close: float
-) -> Answer:
+def _chosen(graph: _Graph, chained: Answered, limits: Limits, start: NDArray[np.int64] | None, close: float) -> Answer:
     """What the engine for chains says, or the start where that is no worse."""
     problem, linear = graph.model.problem, graph.model.linear
     statistics = {**graph.statistics, "width": min(len(graph.edges), 1), **chained.statistics}
@@ -117,10 +116,14 @@ def _chosen(
     if limits.report is not None:
         limits.report(choice)
     proved = chained.limit is None and best.objective <= bound + close
+    prices = [0.0] * len(problem.budgets)
+    for row in linear.rows:
+        prices[row.budget] = chained.price
     return Answer(
         choice=choice,
         claim="optimal" if proved else None,
         claimed_bound=best.objective if proved or known is None else min(known, best.objective),
+        certificate=Core(tuple(prices)) if proved else Multipliers(tuple(prices)),
         limit=chained.limit,
         statistics=statistics,
     )
