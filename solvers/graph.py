@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Graph:
                 raise UsageError(f"graph: {name}={getattr(self, name)}; give {least} or more")
 
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
-        """The best allocation found with a bound; "optimal" where the two meet or a table decides.
+        """The best allocation found with a bound; "optimal" where the two meet or the lists of a chain end.
 
         Raises:
             UnsupportedError: the graph of interactions is too dense, naming the width or cells that it needs.
@@ -75,7 +76,7 @@ class Graph:
         graph = _Graph(model, self)
         close = CLOSE * scale_of(problem)
         chained = graph.chained(limits, close / 4)
-        if chained is not None and (chained.limit is None or limits.left <= 0):
+        if chained is not None and chained.limit in (None, "time"):
             return _chosen(graph, chained, limits, start, close)
         statistics: dict[str, Any] = {**graph.statistics, "width": graph.elimination.width}
         search = InteractionSearch(model, limits)
@@ -97,7 +98,8 @@ class Graph:
             slip, limits.gap * abs(search.best.objective)
         ):
             search.kick(self.kicks, limits.seed)
-        return bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
+        answer = bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
+        return dataclasses.replace(answer, certificate=graph.certificate(best.prices))
 
 
 def _chosen(graph: _Graph, chained: Answered, limits: Limits, start: NDArray[np.int64] | None, close: float) -> Answer:
@@ -116,14 +118,12 @@ def _chosen(graph: _Graph, chained: Answered, limits: Limits, start: NDArray[np.
     if limits.report is not None:
         limits.report(choice)
     proved = chained.limit is None and best.objective <= bound + close
-    prices = [0.0] * len(problem.budgets)
-    for row in linear.rows:
-        prices[row.budget] = chained.price
+    certificate = graph.certificate([chained.price] * len(linear.rows))
     return Answer(
         choice=choice,
         claim="optimal" if proved else None,
         claimed_bound=best.objective if proved or known is None else min(known, best.objective),
-        certificate=Core(tuple(prices)) if proved else Multipliers(tuple(prices)),
+        certificate=Core(certificate.values) if proved else certificate,
         limit=chained.limit,
         statistics=statistics,
     )
@@ -159,6 +159,13 @@ class _Graph:
     def _tables(self) -> tuple[dict[int, IntArray], dict[tuple[int, int], FloatArray]]:
         problem = self.model.problem
         return tables(problem.group_of, self.model.linear.free, problem.indptr, self.pair, self.pair_value)
+
+    def certificate(self, prices: Sequence[float]) -> Multipliers:
+        """Prices per row of the linear view, as those of the problem's budgets."""
+        values = [0.0] * len(self.model.problem.budgets)
+        for row, price in zip(self.model.linear.rows, prices, strict=True):
+            values[row.budget] = price
+        return Multipliers(tuple(values))
 
     def minimise(self, prices: Sequence[float]) -> tuple[float, IntArray]:
         """The least Σ value + Σ pairs + Σ price·use, and the rows [G] that reach it."""

@@ -10,6 +10,7 @@ Ullmann 1969: lists without dominated states; Bertelè and Brioschi 1972: stages
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -97,9 +98,10 @@ def solve_chain(
         if kernels.chain(frame.ctypes.data) < 0:
             raise MemoryError("the lists of a chain do not fit the memory")
         states, cuts, limit = counts.tolist()
-        found = Chained(taken, *numbers[:3].tolist(), states, cuts, LIMITS[limit])
-    down = [math.ldexp(x, -lift) for x in (found.value, found.bound, found.price)]
-    return Chained(found.taken, *down, found.states, found.cuts, found.limit)
+        best, bound, price = numbers[:3].tolist()
+        found = Chained(taken, best, bound, price, states, cuts, LIMITS[limit])
+    best, bound, price = (math.ldexp(x, -lift) for x in (found.value, found.bound, found.price))
+    return dataclasses.replace(found, value=best, bound=bound, price=price)
 
 
 def _lift(chain: Chain) -> int:

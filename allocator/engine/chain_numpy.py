@@ -13,7 +13,8 @@ from allocator.statement import BoolArray, FloatArray, IntArray
 
 CHORDS = 60
 FLAT = 1e-14  # of the line: a new allocation as close to the chord ends the search
-FIRST = 256  # the first cut, as a part of the gap between bound and value; each later one doubles it
+FIRST = 2**16  # the first cut is at this part of the gap between bound and value
+FEW = 4  # states of a stage: after a cut with fewer the next is eight times as wide, otherwise twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,7 @@ class _Search:
                 break
             cut = min(bound + width, best.value - wide)
             cuts += 1
+            earlier = self.states
             limit, found = self.below(cut)
             if limit:
                 break
@@ -81,7 +83,7 @@ class _Search:
                 bound = best.value if wide <= tolerance else cut
                 break
             bound = cut
-            width *= 2
+            width *= 8 if self.states - earlier <= FEW * self.n else 2
         names = {0: None, 1: "time", 2: "states"}
         return Chained(best.taken, best.value, bound, self.price, self.states, cuts, names[limit])
 
@@ -233,10 +235,14 @@ class _Search:
                     ends = (mine.start + int(fits[least]), theirs.start + int(at[fits[least]]))
         if ends[0] < 0:
             return None
-        taken = np.empty(self.n, np.int64)
-        for lists, at, stages in ((left, ends[0], range(len(left))), (right, ends[1], range(self.n - 1, -1, -1))):
-            places = list(zip(stages, lists, strict=False))
-            for stage, states in reversed(places):
-                taken[stage] = states.choice[at]
-                at = int(states.parent[at])
-        return self.seen((taken - self.chain.start[:-1]).tolist())
+        places = [*self.places(left, ends[0])[::-1], *self.places(right, ends[1])]
+        return self.seen([p - int(first) for p, first in zip(places, self.chain.start[:-1], strict=True)])
+
+    @staticmethod
+    def places(lists: list[_List], at: int) -> list[int]:
+        """The choices behind an entry of the last list, from there to the end of the chain."""
+        found = []
+        for states in reversed(lists):
+            found.append(int(states.choice[at]))
+            at = int(states.parent[at])
+        return found

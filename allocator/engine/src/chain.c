@@ -4,7 +4,8 @@
 
 #define CHORDS 60
 #define FLAT 1e-14
-#define FIRST 256
+#define FIRST 65536
+#define FEW 4
 
 typedef struct {
     double value, least;
@@ -166,6 +167,7 @@ static int solve(Chain *c, double *numbers, int64_t *counts)
             break;
         }
         const double cut = fmin(bound + width, top);
+        const int64_t earlier = c->states;
         double found = cut;
         counts[1]++;
         stop = chain_below(c, cut, &found);
@@ -181,7 +183,7 @@ static int solve(Chain *c, double *numbers, int64_t *counts)
             break;
         }
         bound = cut;
-        width *= 2;
+        width *= c->states - earlier <= FEW * c->n ? 8 : 2;
     }
     numbers[0] = best.value;
     numbers[1] = bound;
