@@ -288,3 +288,30 @@ def test_a_limit_that_fires_leaves_an_allocation() -> None:
     answer = Graph().solve(problem, Limits(time=0.05))
     assert answer.limit == "time"
     assert math.isfinite(worth(problem, answer))
+
+
+def test_a_chain_stops_with_the_clock_at_an_allocation_and_a_true_bound() -> None:
+    problem = joined(10, [(g, g + 1) for g in range(39)], 40, 4)
+    answer = Graph().solve(problem, Limits(time=1e-9))
+    assert (answer.limit, answer.claim) == ("time", None)
+    best = worth(problem, ask(problem))
+    assert answer.claimed_bound is not None
+    assert answer.claimed_bound <= best <= worth(problem, answer)
+
+
+def test_one_group_and_groups_without_a_choice_to_make() -> None:
+    one = joined(11, [], 1)
+    assert worth(one, ask(one)) == best_of(one)
+    fixed = joined(12, [(0, 1), (1, 2), (0, 2)], 3, 1)  # a ring of what stands anyway
+    found = solve(fixed, "graph")
+    assert (found.status, found.objective) == ("optimal", pytest.approx(best_of(fixed)))
+
+
+def test_a_chain_that_is_no_pair_at_all_is_left_to_prices_where_it_is_large() -> None:
+    problem = joined(13, [(0, 1)], 100, 4, step=997)
+    small, large = ask(problem), ask(problem, cells=500)
+    assert small.claim == "optimal"
+    assert "cuts" in small.statistics
+    assert "passes" in large.statistics
+    assert large.claimed_bound is not None
+    assert large.claimed_bound <= worth(problem, small) <= worth(problem, large) + 1e-12
