@@ -254,6 +254,8 @@ class _Proof:
             self._by_prices(self.linear)
         if isinstance(self.answer.certificate, Dual | DualTree):
             self._by_duals(self.answer.certificate)
+        if self.linear is None and isinstance(self.answer.certificate, Multipliers | Core):
+            self._along_a_chain(self.answer.certificate)
         if applies(self.problem):
             self._by_threshold()
         if not self.optimal:
@@ -309,6 +311,25 @@ class _Proof:
             self.linear, self.values, self.kind = model.linear, given.values, "tree" if proved else "dual"
             self.bound = min(model.linear.objective(total), objective)
             self.optimal = proved or self.bound >= objective - self.tolerance
+
+    def _along_a_chain(self, given: Multipliers | Core) -> None:
+        """Interactions along a chain: a bound from prices, and the proof where they leave little open."""
+        from allocator.checks.chain import check_chain  # loaded when it is needed
+
+        try:
+            model = quadratic(self.problem)
+        except UnsupportedError:
+            return
+        objective = self.outcome.objective
+        found = check_chain(model, given.values, model.linear.total(objective), self.tolerance)
+        if found is None or not math.isfinite(found.bound):
+            return
+        self.linear, self.values = model.linear, given.values
+        self.kind = "core" if found.proved else "multipliers"
+        self.bound, self.optimal = min(model.linear.objective(found.bound), objective), found.proved
+        if found.better is not None and self.answer.claim == "optimal":
+            better = model.linear.objective(found.better)
+            self.reasons += (f"the backend claims optimal, but the check found an objective of {better!r}",)
 
     def _by_threshold(self) -> None:
         """The least maximum, where a row or prices exclude the next lower one; without a certificate by own prices."""

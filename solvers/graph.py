@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allocator.bounds import argmin, find_prices
+from allocator.certificate import Core, Multipliers
 from allocator.checks.lagrangian import single_row_infeasible
 from allocator.errors import UsageError
 from allocator.evaluation import scale_of
@@ -22,13 +25,11 @@ from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
 from allocator.statement import FloatArray, IntArray
 from solvers._answers import bounded
-from solvers._chain import chains, cheapest_chain
+from solvers._chain import Answered, Stages, chains, solve_stages
 from solvers._elimination import Elimination, tables
-from solvers._integers import in_units
 from solvers._multipliers import Search, Seen
 
 CLOSE = 1e-12  # of S
-CHAIN_CELLS = 2**24  # of the table over choices and budget: 128 MB
 MOST_PAIRS = 200_000  # that a basis may become
 STARTS = 6
 
@@ -39,8 +40,8 @@ class Graph:
 
     Min-sum elimination in min-fill order minimises the priced loss over the whole graph exactly; the prices are
     driven to the highest Lagrangian bound, and the allocations met on the way are repaired and improved. Chains
-    under one budget of few integer units are solved exactly by a table over the budget. A basis is taken where
-    the pairs that it makes leave the graph sparse.
+    under one budget are solved exactly by lists of states from both of their ends, as far as those have room. A
+    basis is taken where the pairs that it makes leave the graph sparse.
 
     width: neighbours that a table may stand on at most; a denser graph is refused. cells: of all tables.
     kicks: perturbations of the local search.
@@ -63,7 +64,7 @@ class Graph:
                 raise UsageError(f"graph: {name}={getattr(self, name)}; give {least} or more")
 
     def solve(self, problem: Problem, limits: Limits, start: NDArray[np.int64] | None = None) -> Answer:
-        """The best allocation found with a bound; "optimal" where the two meet or a table decides.
+        """The best allocation found with a bound; "optimal" where the two meet or the lists of a chain end.
 
         Raises:
             UnsupportedError: the graph of interactions is too dense, naming the width or cells that it needs.
@@ -73,52 +74,59 @@ class Graph:
         if stuck or single_row_infeasible(model.linear) is not None:
             return Answer(claim="infeasible")
         graph = _Graph(model, self)
-        statistics: dict[str, Any] = {"joined": len(graph.joined), "width": graph.elimination.width}
+        close = CLOSE * scale_of(problem)
+        chained = graph.chained(limits, close / 4)
+        if chained is not None and chained.limit in (None, "time"):
+            return _chosen(graph, chained, limits, start, close)
+        statistics: dict[str, Any] = {**graph.statistics, "width": graph.elimination.width}
         search = InteractionSearch(model, limits)
         if start is not None:
             search.begin(problem.indptr[:-1] + start)
-        exact = graph.by_table(limits)
-        if exact is not None:
-            return self._decided(exact, search, {**statistics, **exact.statistics}, limits)
+        if chained is not None and chained.rows is not None:
+            search.begin(chained.rows)
         priced = graph.priced(limits)
         best = priced.best
         seen = sorted(priced.seen, key=lambda s: -s.bound)[:STARTS]
         search.begin_all(s.rows for s in seen)
-        slip = CLOSE * scale_of(problem) + best.slip
-        bound = model.linear.objective(best.bound)
+        slip = close + best.slip
+        bound = best.bound
+        if chained is not None:
+            statistics |= chained.statistics
+            bound = max(bound, graph.constant + chained.bound)
+        bound = model.linear.objective(bound)
         if search.best is not None and search.best.objective - bound > max(
             slip, limits.gap * abs(search.best.objective)
         ):
             search.kick(self.kicks, limits.seed)
-        return bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
-
-    def _decided(self, exact: _Exact, search: InteractionSearch, statistics: dict[str, Any], limits: Limits) -> Answer:
-        """What the table over the budget says, once the problem itself agrees that it is feasible."""
-        if exact.rows is None:
-            if limits.left <= 0:
-                return Answer(choice=search.choice, limit="time", statistics=statistics)
-            return Answer(claim="infeasible", statistics=statistics)
-        problem = search.model.problem
-        outcome = problem.evaluate(exact.rows - problem.indptr[:-1])
-        if search.best is None or outcome.objective < search.best.objective:
-            if limits.report is not None:
-                limits.report(exact.rows - problem.indptr[:-1])
-        else:
-            outcome = search.best  # a start of the same value
-        return Answer(
-            choice=outcome.rows - problem.indptr[:-1],
-            claim="optimal",
-            claimed_bound=outcome.objective,
-            statistics=statistics,
-        )
+        answer = bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
+        return dataclasses.replace(answer, certificate=graph.certificate(best.prices))
 
 
-@dataclass(frozen=True, eq=False)
-class _Exact:
-    """What a table over the budget found: rows [G], or None where nothing is feasible or time was over."""
-
-    rows: IntArray | None
-    statistics: dict[str, Any]
+def _chosen(graph: _Graph, chained: Answered, limits: Limits, start: NDArray[np.int64] | None, close: float) -> Answer:
+    """What the engine for chains says, or the start where that is no worse."""
+    problem, linear = graph.model.problem, graph.model.linear
+    statistics = {**graph.statistics, "width": min(len(graph.edges), 1), **chained.statistics}
+    bound = linear.objective(graph.constant + chained.bound)
+    known = bound if math.isfinite(bound) else None
+    outcomes = [problem.evaluate(c) for c in (start, chained.choice(problem)) if c is not None]
+    best = min((o for o in outcomes if o.feasible), key=lambda o: o.objective, default=None)
+    if best is None and chained.limit is None:
+        return Answer(claim="infeasible", statistics=statistics)
+    if best is None:
+        return Answer(claimed_bound=known, limit=chained.limit, statistics=statistics)
+    choice = best.rows - problem.indptr[:-1]
+    if limits.report is not None:
+        limits.report(choice)
+    proved = chained.limit is None and best.objective <= bound + close
+    certificate = graph.certificate([chained.price] * len(linear.rows))
+    return Answer(
+        choice=choice,
+        claim="optimal" if proved else None,
+        claimed_bound=best.objective if proved or known is None else min(known, best.objective),
+        certificate=Core(certificate.values) if proved else certificate,
+        limit=chained.limit,
+        statistics=statistics,
+    )
 
 
 class _Graph:
@@ -126,12 +134,38 @@ class _Graph:
 
     def __init__(self, model: Quadratic, options: Graph) -> None:
         self.model = model
+        self.options = options
         problem, linear = model.problem, model.linear
         pair, value = model.as_pairs(MOST_PAIRS)
         count = np.bincount(problem.group_of[linear.free], minlength=problem.group_count)
-        self.unary, self.constant, pair, value = _folded(linear.value, problem.group_of, count, pair, value)
-        rows, self.joined = tables(problem.group_of, linear.free, problem.indptr, pair, value)
-        self.elimination = Elimination(rows, self.joined, options.width, options.cells)
+        self.unary, self.constant, self.pair, self.pair_value = _folded(
+            linear.value, problem.group_of, count, pair, value
+        )
+        group = problem.group_of[self.pair]
+        self.edges = np.unique(group[:, 0] * problem.group_count + group[:, 1])
+        self.statistics = {"joined": len(self.edges)}
+
+    @cached_property
+    def joined(self) -> dict[tuple[int, int], FloatArray]:
+        """(g, h), g < h → values [size of g, size of h]."""
+        return self._tables[1]
+
+    @cached_property
+    def elimination(self) -> Elimination:
+        """Of the groups that have pairs."""
+        return Elimination(*self._tables, self.options.width, self.options.cells)
+
+    @cached_property
+    def _tables(self) -> tuple[dict[int, IntArray], dict[tuple[int, int], FloatArray]]:
+        problem = self.model.problem
+        return tables(problem.group_of, self.model.linear.free, problem.indptr, self.pair, self.pair_value)
+
+    def certificate(self, prices: Sequence[float]) -> Multipliers:
+        """Prices per row of the linear view, as those of the problem's budgets."""
+        values = [0.0] * len(self.model.problem.budgets)
+        for row, price in zip(self.model.linear.rows, prices, strict=True):
+            values[row.budget] = price
+        return Multipliers(tuple(values))
 
     def minimise(self, prices: Sequence[float]) -> tuple[float, IntArray]:
         """The least Σ value + Σ pairs + Σ price·use, and the rows [G] that reach it."""
@@ -184,31 +218,23 @@ class _Graph:
             reach.append(2.0 * float(ratio.max(initial=0.0)) or 1.0)
         return reach
 
-    def by_table(self, limits: Limits) -> _Exact | None:
-        """Chains under one budget of few units, exactly; None where that is not the case."""
+    def chained(self, limits: Limits, close: float) -> Answered | None:
+        """Chains under at most one side of one row, exactly; None where that is not the case.
+
+        close: gains up to it may be left alone.
+        """
         linear, problem = self.model.linear, self.model.problem
-        if len(linear.rows) != 1 or not linear.rows[0].exact or None not in (linear.rows[0].hi, linear.rows[0].lo):
+        sides = [s for r in linear.rows for s in (r.hi, r.lo) if s is not None]
+        if len(sides) > 1 or self.options.width < min(len(self.edges), 1):
             return None
-        order = chains(self.joined, problem.group_count)
+        order = chains(self.edges // problem.group_count, self.edges % problem.group_count, problem.group_count)
         if order is None:
             return None
-        most = max(CHAIN_CELLS // problem.choice_count - 1, 1)
-        found = in_units(linear, most)
-        if found is None:
-            return _Exact(None, {"budget_cells": 0})
-        units, _ = found
-        if not units.exact:
+        stages = Stages.of(linear, *order, self.unary, self.pair, self.pair_value)
+        if stages.cells > self.options.cells:
             return None
-        taken = cheapest_chain(order, _rows_of(self.model), self.unary, units.use, self.joined, units.budget, limits)
-        return _Exact(taken, {"budget_cells": units.budget + 1})
-
-
-def _rows_of(model: Quadratic) -> list[IntArray]:
-    """The free rows of each group."""
-    problem = model.problem
-    free = np.flatnonzero(model.linear.free)
-    ends = np.searchsorted(free, problem.indptr)
-    return [free[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
+        offset = linear.objective(self.constant)
+        return solve_stages(stages, linear, tolerance=close, offset=offset, limits=limits)
 
 
 def _folded(

@@ -28,6 +28,7 @@ PyObject *quadratic_tree(PyObject *self, PyObject *args);
 /* Seconds on a clock that never goes back. */
 double now_seconds(void);
 
+PyObject *native_chain(PyObject *self, PyObject *args);
 PyObject *native_single(PyObject *self, PyObject *args);
 /* hull.c */
 PyObject *hull_count(PyObject *module, PyObject *args);

@@ -26,6 +26,7 @@ static PyMethodDef methods[] = {
     {"quadratic_anneal", quadratic_anneal, METH_VARARGS, "Annealing with prices of the rows; frame in, rows out."},
     {"quadratic_relax", quadratic_relax, METH_VARARGS, "Descent over parts of choices; frame in, parts out."},
     {"quadratic_tree", quadratic_tree, METH_VARARGS, "Branch and bound on a convex minorant; frame in."},
+    {"chain", native_chain, METH_VARARGS, "Stages in a chain under one budget; frame in, status out."},
     {NULL, NULL, 0, NULL},
 };
 
