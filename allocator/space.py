@@ -224,14 +224,15 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
 
 
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_asym``, ``rank16_int8``, ``keep``, ``keep_float16``."""
+    """What a choice is called: ``int4``, ``int4_g128``, ``int4_asym``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``."""
     if isinstance(action, Keep):
         return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
     if isinstance(action, Quantize):
         shared = {"channel": "", "tensor": "_tensor", "group": f"_g{action.group_size}"}[action.granularity]
         scheme = "" if action.scheme == "symmetric" else "_asym"
         method = "" if action.method == "rtn" else f"_{action.method}"
-        return f"int{action.bits}{shared}{scheme}{method}"
+        rounding = "" if action.rounding == "nearest" else f"_{action.rounding}"
+        return f"int{action.bits}{shared}{scheme}{method}{rounding}"
     if isinstance(action, LowRank):
         factors = dict.fromkeys((short_name(action.left), short_name(action.right)))
         return f"rank{action.rank}_{'_'.join(factors)}"

@@ -39,6 +39,9 @@ def test_simple_options_reach_every_width():
     [
         ({"kind": "quantize", "bits": 4, "granularity": "group", "group_size": 128}, "int4_g128"),
         ({"kind": "quantize", "bits": 4, "method": "mse"}, "int4_mse"),
+        ({"kind": "quantize", "bits": 4, "rounding": "ceil"}, "int4_ceil"),
+        ({"kind": "quantize", "bits": 4, "method": "mse", "rounding": "floor"}, "int4_mse_floor"),
+        ({"kind": "quantize", "bits": 4, "rounding": "nearest"}, "int4"),
         ({"kind": "low_rank", "rank": 16, "left": KEEP, "right": KEEP}, "rank16_keep"),
         ({"kind": "low_rank", "rank": 16, "left": FOUR, "right": KEEP}, "rank16_int4_keep"),
         ({"kind": "keep", "dtype": "float16"}, "keep_float16"),

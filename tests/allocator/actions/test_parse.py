@@ -18,6 +18,8 @@ GOOD: list[dict[str, Any]] = [
      "method": "mse"},
     {"kind": "quantize", "bits": 4, "scheme": "symmetric", "granularity": "group", "group_size": 32, "axis": 0,
      "scale_dtype": "float16", "method": "gptq"},
+    {"kind": "quantize", "bits": 1, "scheme": "asymmetric", "granularity": "channel", "axis": 0,
+     "scale_dtype": "float16", "method": "rtn", "rounding": "ceil"},
     {"kind": "keep", "dtype": "bfloat16"},
     {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
      "right": {"kind": "quantize", "bits": 4, "scheme": "symmetric", "granularity": "channel", "axis": 0,
@@ -38,6 +40,7 @@ def test_defaults_make_one_action_of_many_spellings() -> None:
     short, long = parse({"kind": "quantize", "bits": 2}), parse(GOOD[0])
     assert short == long
     assert short.to_json() == long.to_json()
+    assert parse({"kind": "quantize", "bits": 2, "rounding": "nearest"}).to_json() == long.to_json()
 
 
 def test_an_action_passes_through() -> None:
@@ -62,6 +65,8 @@ def test_an_action_passes_through() -> None:
         ({"kind": "quantize", "bits": 4, "axis": 1}, "axis"),
         ({"kind": "quantize", "bits": 4, "scale_dtype": "bfloat16"}, "scale_dtype must be one of float16, float32"),
         ({"kind": "quantize", "bits": 4, "method": "awq"}, "method must be one of rtn, mse"),
+        ({"kind": "quantize", "bits": 4, "rounding": "up"}, "rounding must be one of nearest, floor, ceil, got 'up'"),
+        ({"kind": "quantize", "bits": 1, "rounding": "floor"}, "1 bit are signs, which rounding=floor cannot move"),
         ({"kind": "keep", "dtype": "int8"}, "dtype must be one of float32"),
         ({"kind": "keep", "type": "float16"}, "unknown key 'type'"),
         ({"kind": "low_rank", "rank": 0, "left": {"kind": "keep"}, "right": {"kind": "keep"}}, "rank"),
