@@ -224,7 +224,7 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
 
 
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_asym``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``."""
+    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``."""
     if isinstance(action, Keep):
         return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
     if isinstance(action, Quantize):

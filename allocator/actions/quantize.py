@@ -29,8 +29,9 @@ class Quantize:
     - asymmetric:       m = min w, s = (max w − min w) / L, code = clip(round((w−m)/s), 0, L), ŵ = m + s·code.
 
     s and m are first rounded to `scale_dtype`, and the codes are taken with the rounded ones; ties round to even.
-    s = 0 means ŵ = m exactly (0 when symmetric). With `rounding` floor or ceil the whole number below or above takes the
-    place of the nearest one: every error of an unclipped weight then has one sign, and up to twice the size.
+    s = 0 means ŵ = m exactly (0 when symmetric). With `rounding` floor or ceil the whole number below or above takes
+    the place of the nearest one: every error of an unclipped weight then has one sign, and up to twice the size.
+    Quotients are rounded to float32 first, so that a weight on the grid may move by a whole step.
 
     Stored: one bit stream of ceil(weights·bits/8) bytes for the whole tensor, then the scales, then (asymmetric)
     the minima.

@@ -34,8 +34,8 @@ class Llc(Lossless):
     paper: ClassVar[str] = "LLC: Compression for Better, arXiv 2412.06868"
     fidelity: ClassVar[Fidelity] = "allocation rule only"
     leaves_out: ClassVar[str] = (
-        "quantised activations, and the paper's sensitivity, measured under random noise; expansion and its measured gap "
-        "stand in for it"
+        "quantised activations, and the paper's sensitivity, measured under random noise; expansion and its measured "
+        "gap stand in for it"
     )
     kinds: ClassVar[Kinds] = "bits"
     expansion: ClassVar[str] = "first_order"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -46,7 +47,9 @@ def directions(space: Space) -> Space:
         return [{**choice, "rounding": way} for way in ROUNDINGS]
 
     def rule(one: Rule) -> Rule:
-        return one if isinstance(one.choices, str) else replace(one, choices=tuple(sum(map(turned, one.choices), [])))
+        if isinstance(one.choices, str):
+            return one
+        return replace(one, choices=tuple(itertools.chain.from_iterable(map(turned, one.choices))))
 
     return replace(space, rules=tuple(map(rule, space.rules)))
 

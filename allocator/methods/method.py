@@ -12,6 +12,7 @@ from allocator.statement import Loss
 
 if TYPE_CHECKING:
     from allocator.methods.choosing import Chosen, Setting
+    from allocator.methods.forecasting import Extent
     from allocator.problem import Problem
     from allocator.space import Space
     from allocator.workload import Workload
@@ -76,6 +77,15 @@ class Method:
     def data(self, workload: Workload) -> Workload:
         """The workload whose calibration data the profilers see."""
         return workload
+
+    def forecast(self, extent: Extent) -> float:
+        """Forward and backward passes over the calibration data that the method will take, about.
+
+        Known before anything is measured, so that nobody begins what will not end; see `allocator.methods.forecasting`.
+        """
+        from allocator.methods.forecasting import passes_of
+
+        return sum(passes_of(one, extent) for one in self.statistics())
 
     def stated(self, problem: Problem) -> Problem:
         """The profile with the method's loss; other scores stay as columns.
