@@ -181,10 +181,12 @@ class _Bench:
         return _row(recipe, budget, plain, chosen, judged, profiling, meter, self.fb)
 
     def _profile(self, recipe: Method) -> tuple[Problem, Meter]:
+        own = type(recipe).measured_space
         asked = (
             [str(one) for one in recipe.statistics()],
             recipe.space(self.space).to_json(),
             recipe.couple,
+            None if own is Method.measured_space else (own.__qualname__, sorted(vars(recipe).items())),
             recipe.data(self.workload) is self.workload,
         )
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:24]

@@ -26,8 +26,12 @@ class Llc(Lossless):
     is solved by dynamic programming (equation 9). The paper calls an allocation lossless if the first order is below
     0; here that takes a joint measurement, see `Lossless`.
 
+    Errors of one sign add up over layers, which neither score nor gap of a single choice knows: on the digits' network
+    the divergence with directions was 8 to 15 times that without, at 11, 14 and 20 % of the bytes.
+
     Attributes:
-        directions: offer both directions beside rounding to nearest; three times as many choices to measure.
+        directions: offer both directions beside rounding to nearest, as the paper does; three times as many choices
+            to measure.
     """
 
     name: ClassVar[str] = "llc"

@@ -75,11 +75,13 @@ class SvdLlmV2(Method):
 
 def removed(losses: Sequence[float], ratio: float) -> FloatArray:
     """r [G] of layers of one type: in proportion to 1/ln L with mean ``ratio``; not cut at 1."""
-    loss = np.maximum(np.asarray(losses, np.float64), LEAST * max(losses))
-    if not loss.max() > 0:
-        return np.full(len(loss), ratio)
-    share = 1 / np.log(loss * max(1.0, math.e / float(loss.min())))
-    return np.asarray(len(loss) * ratio * share / share.sum())
+    most = max(losses)
+    if not most > 0:
+        return np.full(len(losses), ratio)
+    below = np.log(np.maximum(np.asarray(losses, np.float64) / most, LEAST))  # ln L − ln max L, within −13.8 and 0
+    smallest = max(1.0, math.log(most) + float(below.min()))  # ln of the smallest, in the unit in which it is e or more
+    share = 1 / (smallest + below - below.min())
+    return np.asarray(len(losses) * ratio * share / share.sum())
 
 
 class Ranks:

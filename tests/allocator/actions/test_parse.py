@@ -24,6 +24,8 @@ GOOD: list[dict[str, Any]] = [
     {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
      "right": {"kind": "quantize", "bits": 4, "scheme": "symmetric", "granularity": "channel", "axis": 0,
                "scale_dtype": "float16", "method": "rtn"}},
+    {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
+     "right": {"kind": "keep", "dtype": "float16"}, "components": [0, 4, 5]},
 ]  # fmt: skip
 
 
@@ -41,6 +43,8 @@ def test_defaults_make_one_action_of_many_spellings() -> None:
     assert short == long
     assert short.to_json() == long.to_json()
     assert parse({"kind": "quantize", "bits": 2, "rounding": "nearest"}).to_json() == long.to_json()
+    plain = {"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}, "right": {"kind": "keep"}}
+    assert parse({**plain, "components": [0, 1]}) == parse(plain)
 
 
 def test_an_action_passes_through() -> None:
@@ -73,6 +77,14 @@ def test_an_action_passes_through() -> None:
         ({"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}}, "'right' is missing"),
         ({"kind": "low_rank", "rank": 2, "left": {"kind": "prune"}, "right": {"kind": "keep"}}, "left must be"),
         ({"kind": "low_rank", "rank": 2, "left": 4, "right": {"kind": "keep"}}, "left must be"),
+        ({"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": [1]},
+         "components must be 2 rising numbers from 0, as many as the rank, got \\[1\\]"),
+        ({"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": [2, 1]},
+         "rising"),
+        ({"kind": "low_rank", "rank": 1, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": [-1]},
+         "rising"),
+        ({"kind": "low_rank", "rank": 1, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": "1"},
+         "rising"),
         ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, quantize"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),

@@ -26,6 +26,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "half": HALF,
     "bfloat16": {"kind": "keep", "dtype": "bfloat16"},
     "full": {"kind": "keep", "dtype": "float32"},
+    "picked": {"kind": "low_rank", "rank": 1, "components": [1], "left": HALF, "right": HALF},
     "rank": {"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}},
 }
 Make = Callable[[], nn.Module]
