@@ -44,7 +44,8 @@ def _components(given: object, rank: int) -> tuple[int, ...] | None:
 class LowRank:
     """Truncated SVD of the weight matrix (rows × columns): W ≈ left · right, left rows × rank, right rank × columns.
 
-    With W = U S Vᵀ, left = U_r √S_r and right = √S_r V_rᵀ, r the largest singular values or those named; then `left` and `right` tell how each factor is stored.
+    With W = U S Vᵀ, left = U_r √S_r and right = √S_r V_rᵀ, r the largest singular values or those named; then `left`
+    and `right` tell how each factor is stored.
     The layer runs as two: a Linear into `rank` features and one out of them; a convolution to `rank` channels with
     the same kernel, stride, padding and dilation, then a 1×1 one; an embedding of width `rank`, then a projection.
 
