@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
@@ -139,7 +139,11 @@ class Space:
             except ActionError as error:
                 raise ActionError(f"layer {modules[0]} and choice {dict(choice)}: {error}") from error
             if item is not None:
-                items.setdefault(item.name, item)
+                first = items.setdefault(item.name, item)
+                if first.action != item.action and item.name.endswith("_picked"):
+                    raise ActionError(
+                        f"layer {modules[0]} has two choices {item.name} with other components: give one list per rank"
+                    )
         if not items:
             raise ActionError(
                 f"layer {modules[0]} of shape {layer.weight_shape} is left without a choice by the rule "
@@ -218,21 +222,24 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     if action.stored_bytes(layer) >= action.left.stored_bytes(layer):
         return None
     name = short_name(action)
-    _, _, formats = name.partition("_")
+    _, _, formats = short_name(replace(action, components=None)).partition("_")
     label = name if share is None else f"rank{100 * share:g}%" + ("" if formats == "int8" else f"_{formats}")
-    return MenuItem(name, label, action)
+    picked = "" if share is None or action.components is None else "_picked"
+    return MenuItem(name, label + picked, action)
 
 
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_asym``, ``rank16_int8``, ``keep``, ``keep_float16``."""
+    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``."""
     if isinstance(action, Keep):
         return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
     if isinstance(action, Quantize):
         shared = {"channel": "", "tensor": "_tensor", "group": f"_g{action.group_size}"}[action.granularity]
         scheme = "" if action.scheme == "symmetric" else "_asym"
         method = "" if action.method == "rtn" else f"_{action.method}"
-        return f"int{action.bits}{shared}{scheme}{method}"
+        rounding = "" if action.rounding == "nearest" else f"_{action.rounding}"
+        return f"int{action.bits}{shared}{scheme}{method}{rounding}"
     if isinstance(action, LowRank):
         factors = dict.fromkeys((short_name(action.left), short_name(action.right)))
-        return f"rank{action.rank}_{'_'.join(factors)}"
+        picked = "" if action.components is None else "_picked"
+        return f"rank{action.rank}_{'_'.join(factors)}{picked}"
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,14 +37,19 @@ class ComponentSlopes(Profiler):
 
     On a trained network it is mostly noise, as `FirstOrder` is, and the truncation of a rank is no small change: take
     it with the measured gap (`Remainder`). The notes count the components that stand 2 standard errors above 0, and
-    would lower the loss if they were left out, and those that a rank cannot leave out without its smaller ones: the
-    action ``low_rank`` keeps the largest components, a prefix.
+    would lower the loss if they were left out, and those that a rank cannot leave out without its smaller ones, unless
+    it names its components: what is summed is over those that the choice does not keep.
 
     Costs one forward and one backward pass over the calibration data, the gradients of the single samples, and rank
     times as many multiplications as weights for each sample: for networks of small layers.
+
+    Attributes:
+        listed: put the slope of every component, −σ_i u_iᵀGv_i, and its σ_i into the notes, by group: what a method
+            that picks components needs.
     """
 
     name: ClassVar[str] = "component_slopes"
+    listed: bool = False
 
     def measure(self, plan: Plan, progress: Progress) -> Findings:
         """One score, and in the notes what the components say.
@@ -65,11 +70,14 @@ class ComponentSlopes(Profiler):
             [value < -SIGNIFICANT * error for value, error in zip(values, errors, strict=True)]
             for values, errors in zip(parts.value, parts.stderr, strict=True)
         ]
-        notes = {
+        notes: dict[str, Any] = {
             "components": sum(map(len, harmful)),
             "that_raise_the_loss": sum(map(sum, harmful)),
             "not_in_a_tail": sum(_before_a_useful_one(row) for row in harmful),
         }
+        if self.listed:
+            notes["slopes"] = {t.name: list(row) for t, row in zip(plan.targets, parts.value, strict=True)}
+            notes["sigma"] = {t.name: _decomposed(plan, t)[1].flatten().tolist() for t in plan.targets}
         return Findings(scores={self.name: score}, notes=notes)
 
     def slopes(self, plan: Plan, key: Key) -> Piece:
@@ -107,9 +115,9 @@ def _decomposed(plan: Plan, target: Target) -> tuple[Tensor, Tensor, Tensor]:
     """U [groups, rows, k], σ [groups, k], Vᵀ [groups, k, columns] of the weight's matrix, kept from piece to piece."""
     key = ("components", target.name)
     if key not in plan.memory:
-        weight = target.unit.weight.detach().float()
+        weight = target.unit.weight.detach().double()  # as the applier does it, so that components have one order
         matrix = weight.reshape(target.layer.groups, -1, target.layer.columns)
-        plan.memory[key] = torch.linalg.svd(matrix, full_matrices=False)
+        plan.memory[key] = tuple(part.float() for part in torch.linalg.svd(matrix, full_matrices=False))
     found: tuple[Tensor, Tensor, Tensor] = plan.memory[key]
     return found
 
@@ -144,7 +152,8 @@ def _menu(target: Target, components: Tensor, others: Tensor) -> Tensor:
     wide[:, _places(target)] = others
     for place, item in enumerate(target.menu):
         if isinstance(item.action, LowRank):
-            wide[:, place] = components[:, item.action.rank :].sum(1)
+            kept = item.action.components or range(item.action.rank)
+            wide[:, place] = components.sum(1) - components[:, list(kept)].sum(1)
     return wide
 
 

@@ -138,5 +138,6 @@ def rank_cost(target: Target, resource: str) -> float:
     if action is None:
         action = LowRank.from_json({"kind": "low_rank", "rank": 1, "left": FACTOR, "right": FACTOR})
     top = min(layer.rows, layer.columns)
+    action = replace(action, components=None)
     most = costs(layer, replace(action, rank=top))[resource]
     return (most - costs(layer, replace(action, rank=1))[resource]) / (top - 1) if top > 1 else float(most)

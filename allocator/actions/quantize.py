@@ -13,6 +13,7 @@ from allocator.errors import ActionError
 SCHEMES = ("symmetric", "asymmetric")
 GRANULARITIES = ("tensor", "channel", "group")
 METHODS = ("rtn", "mse", "gptq")
+ROUNDINGS = ("nearest", "floor", "ceil")
 SCALE_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4}
 
 
@@ -28,7 +29,9 @@ class Quantize:
     - asymmetric:       m = min w, s = (max w − min w) / L, code = clip(round((w−m)/s), 0, L), ŵ = m + s·code.
 
     s and m are first rounded to `scale_dtype`, and the codes are taken with the rounded ones; ties round to even.
-    s = 0 means ŵ = m exactly (0 when symmetric).
+    s = 0 means ŵ = m exactly (0 when symmetric). With `rounding` floor or ceil the whole number below or above takes
+    the place of the nearest one: every error of an unclipped weight then has one sign, and up to twice the size.
+    Quotients are rounded to float32 first, so that a weight on the grid may move by a whole step.
 
     Stored: one bit stream of ceil(weights·bits/8) bytes for the whole tensor, then the scales, then (asymmetric)
     the minima.
@@ -42,6 +45,8 @@ class Quantize:
         scale_dtype: float16 or float32.
         method: `rtn` as above; `mse` searches a clipping factor per scale on a fixed grid for the least squared
             error; `gptq` is costed but not yet done.
+        rounding: `nearest`, or one direction for all codes, `floor` (downwards) or `ceil` (upwards): how integers are
+            picked, not how they are stored. A symmetric 1-bit code is a sign and has no direction.
 
     >>> conv = Layer("conv2d", (64, 3, 3, 3))
     >>> [Quantize(bits=b).stored_bytes(conv) for b in (2, 4, 8)]
@@ -51,7 +56,8 @@ class Quantize:
     kind: ClassVar[str] = "quantize"
     usage: ClassVar[str] = (
         "bits: 1..8, scheme: symmetric|asymmetric, granularity: tensor|channel|group, "
-        "group_size: ≥ 1 (with granularity group only), axis: 0, scale_dtype: float16|float32, method: rtn|mse"
+        "group_size: ≥ 1 (with granularity group only), axis: 0, scale_dtype: float16|float32, method: rtn|mse, "
+        "rounding: nearest|floor|ceil"
     )
 
     bits: int
@@ -61,6 +67,7 @@ class Quantize:
     axis: int = 0
     scale_dtype: str = "float16"
     method: str = "rtn"
+    rounding: str = "nearest"
 
     def __post_init__(self) -> None:
         require_whole(self.kind, "bits", self.bits, 1, 8)
@@ -69,6 +76,12 @@ class Quantize:
         require_whole(self.kind, "axis", self.axis, 0, 0)
         require_one_of(self.kind, "scale_dtype", self.scale_dtype, SCALE_BYTES)
         require_one_of(self.kind, "method", self.method, METHODS)
+        require_one_of(self.kind, "rounding", self.rounding, ROUNDINGS)
+        if self.rounding != "nearest" and not self.directed:
+            raise ActionError(
+                f"action quantize: symmetric codes of 1 bit are signs, which rounding={self.rounding} cannot move; "
+                "leave rounding out, or take scheme asymmetric"
+            )
         if self.granularity == "group":
             require_whole(self.kind, "group_size", self.group_size, 1)
         elif self.group_size is not None:
@@ -76,19 +89,26 @@ class Quantize:
                 f"action quantize: group_size is read only with granularity group, not {self.granularity}; leave it out"
             )
 
+    @property
+    def directed(self) -> bool:
+        """Whether codes can be rounded in a direction."""
+        return self.bits > 1 or self.scheme == "asymmetric"
+
     @classmethod
     def from_json(cls, action: Mapping[str, Any]) -> Quantize:
         """Read {"kind": "quantize", "bits": …, …}; all keys but bits have defaults."""
         return read(cls, action)
 
     def to_json(self) -> dict[str, Any]:
-        """Canonical JSON form: group_size and axis only where they mean something."""
+        """Canonical JSON form: group_size and axis only where they mean something, rounding where it is not nearest."""
         sharing: dict[str, Any] = {"granularity": self.granularity}
         if self.granularity == "group":
             sharing["group_size"] = self.group_size
         if self.granularity != "tensor":
             sharing["axis"] = self.axis
         last = {"scale_dtype": self.scale_dtype, "method": self.method}
+        if self.rounding != "nearest":
+            last["rounding"] = self.rounding
         return {"kind": self.kind, "bits": self.bits, "scheme": self.scheme} | sharing | last
 
     def check(self, layer: Layer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -82,11 +84,11 @@ class Approximator:
 
     def factors(self, action: LowRank) -> tuple[Tensor, Tensor]:
         """left [rows, rank] and right [rank, columns] in float32, each as its own action stores it."""
-        left, right = self.exact_factors(action.rank)
+        left, right = self.exact_factors(action.rank, action.components)
         return approximate_matrix(left, action.left), approximate_matrix(right, action.right)
 
-    def exact_factors(self, rank: int) -> tuple[Tensor, Tensor]:
-        """U_r √S_r and √S_r V_rᵀ in float32, before their own actions.
+    def exact_factors(self, rank: int, components: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """U_r √S_r and √S_r V_rᵀ of these components, or of the largest, in float32, before their own actions.
 
         Each column of U has its largest entry positive, so that LAPACK's choice of sign does not show.
         """
@@ -96,7 +98,10 @@ class Approximator:
             root = s.sqrt() * torch.where(largest < 0, -1.0, 1.0).squeeze(0)
             self._svd = (u * root).to(torch.float32), (root.unsqueeze(1) * vt).to(torch.float32)
         left, right = self._svd
-        return left[:, :rank].contiguous(), right[:rank].contiguous()
+        if components is None:
+            return left[:, :rank].contiguous(), right[:rank].contiguous()
+        kept = list(components)
+        return left[:, kept].contiguous(), right[kept].contiguous()
 
 
 def approximate_matrix(matrix: Tensor, action: Action) -> Tensor:

@@ -22,7 +22,7 @@ def pack(weight: Tensor, action: Action, layer: Layer) -> Tensor:
     """
     action.check(layer)
     if isinstance(action, LowRank):
-        factors = Approximator(weight, layer).exact_factors(action.rank)
+        factors = Approximator(weight, layer).exact_factors(action.rank, action.components)
         parts = zip(factors, (action.left, action.right), strict=True)
         return torch.cat([_pack_matrix(matrix, factor) for matrix, factor in parts])
     return _pack_matrix(to_matrix(weight, layer), action)

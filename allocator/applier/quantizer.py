@@ -12,6 +12,8 @@ from allocator.actions import Quantize
 CLIPPING = tuple(k / 32 for k in range(32, 3, -1))
 """Clipping factors that method mse tries, from 1 (none) down to 1/8; 2 bits on Gaussian weights wants about 1/3."""
 
+_WHOLE = {"nearest": torch.Tensor.round_, "floor": torch.Tensor.floor_, "ceil": torch.Tensor.ceil_}
+
 _SCALE_DTYPE = {"float16": torch.float16, "float32": torch.float32}
 _HALF = torch.finfo(torch.float16)
 
@@ -132,11 +134,12 @@ def _codes(block: Tensor, scale: Tensor, minimum: Tensor | None, action: Quantiz
     if action.scheme == "symmetric" and action.bits == 1:
         return (block >= 0).to(torch.float32)
     # Dividing by inf where the scale is 0 gives code 0, hence exact zeros (or the exact minimum).
+    whole = _WHOLE[action.rounding]
     step = scale.to(torch.float32).masked_fill(scale == 0, torch.inf).unsqueeze(-1)
     if minimum is None:
         q = 2 ** (action.bits - 1) - 1
-        return (block / step).round_().clamp_(-q, q).add_(q)
-    return (block - minimum.to(torch.float32).unsqueeze(-1)).div_(step).round_().clamp_(0, 2**action.bits - 1)
+        return whole(block / step).clamp_(-q, q).add_(q)
+    return whole((block - minimum.to(torch.float32).unsqueeze(-1)).div_(step)).clamp_(0, 2**action.bits - 1)
 
 
 def _decode_(block: Tensor, scale: Tensor, minimum: Tensor | None, action: Quantize) -> Tensor:

@@ -13,7 +13,10 @@ from allocator.cli.console import number, print_json, progress, say, table
 
 if TYPE_CHECKING:
     from allocator.methods.judging import Interval
+    from allocator.methods.method import Method
     from allocator.methods.standing import Contest, Row
+    from allocator.space import Space
+    from allocator.workload import Workload
 
 
 def compare_methods_command(
@@ -25,6 +28,9 @@ def compare_methods_command(
     space: Annotated[str | None, typer.Option(help="JSON file of rules: pattern → actions.")] = None,
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
+    most_passes: Annotated[
+        float | None, typer.Option(help="Leave out methods that are expected to take more passes over the data.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of whatever is random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what a killed run left beside --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -36,7 +42,7 @@ def compare_methods_command(
     from allocator.cli.profiling import choices_of
     from allocator.errors import UsageError
     from allocator.formats.files import replacing, require_writable
-    from allocator.methods.comparing import compare_methods
+    from allocator.methods.comparing import available, compare_methods
     from allocator.methods.running import method_named
 
     if resume and out is None:
@@ -51,9 +57,18 @@ def compare_methods_command(
     if parts is not None and parts.exists() and not resume:
         shutil.rmtree(parts)
     workload = load_workload(model)
+    recipes = recipes or [method_named(name) for name in available()]
+    _warn(workload, recipes, choices, most_passes)
     with progress(not json) as tick:
         found = compare_methods(
-            workload, recipes, budgets=budget, space=choices, seed=seed, resume=parts, progress=tick
+            workload,
+            recipes,
+            budgets=budget,
+            space=choices,
+            seed=seed,
+            resume=parts,
+            progress=tick,
+            most_passes=most_passes,
         )
     if out is not None:
         with replacing(Path(out)) as stream:
@@ -70,6 +85,23 @@ def compare_methods_command(
         _describe(found)
     if out is not None:
         say(f"{out}: {len(found.rows)} rows")
+
+
+def _warn(workload: Workload, recipes: list[Method], space: Space, most: float | None) -> None:
+    """Say of each method that is about to be begun how long it will take, if that is long."""
+    from allocator.methods.forecasting import LONG, forecasts
+    from allocator.methods.metering import one_pass
+
+    pairs = zip(recipes, forecasts(workload, recipes, space), strict=True)
+    long = [(recipe.name, n) for recipe, n in pairs if n is not None and n > LONG and (most is None or n <= most)]
+    if not long:
+        return
+    second = one_pass(workload)
+    for name, passes in long:
+        say(
+            f"{name} will take about {passes:,.0f} passes over the calibration data, {passes * second / 3600:.1f} h of "
+            f"CPU time here; --most-passes {LONG} leaves it out"
+        )
 
 
 def _describe(found: Contest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from allocator.applier.apply import apply_
 from allocator.errors import AllocatorError, UsageError
 from allocator.formats.files import replacing
 from allocator.methods.choosing import Chosen, Setting
+from allocator.methods.forecasting import forecasts
 from allocator.methods.judging import Judged, compared
 from allocator.methods.metering import Meter, one_pass
 from allocator.methods.method import Method
@@ -42,6 +43,7 @@ def compare_methods(
     seed: int = 0,
     resume: str | Path | None = None,
     progress: Progress | None = None,
+    most_passes: float | None = None,
 ) -> Contest:
     """Every method under every budget: what it predicts, what is measured, whether that differs from uniform.
 
@@ -58,6 +60,7 @@ def compare_methods(
         seed: of whatever is random.
         resume: a folder in which each finished row is kept; what lies there is not done again.
         progress: called as ``progress(stage, done, total)``.
+        most_passes: methods that are expected to take more (`Method.forecast`) are not begun; their rows say so.
 
     Raises:
         UsageError: no budget; an unknown method; data that cannot be trusted.
@@ -74,13 +77,15 @@ def compare_methods(
         repr((model_sha256(workload.model), digests, repr(workload.task), choices.to_json(), seed, versions())).encode()
     ).hexdigest()
     judge = _Judge(workload, Parts(None if resume is None else Path(resume) / "judged", identity))
+    expected = forecasts(workload, recipes, choices)
     rows: list[Row] = []
     total = len(recipes) * len(stated)
     for place, (text, plain) in enumerate(zip(budgets, stated, strict=True)):
         rows.append(_uniform(str(text), plain, judge))
-        for done, recipe in enumerate(recipes):
-            tick(f"methods: {recipe.name}", place * len(recipes) + done, total)
-            rows.append(bench.row(recipe, str(text), plain, judge, identity))
+        for done, (recipe, passes) in enumerate(zip(recipes, expected, strict=True)):
+            about = "" if passes is None else f", about {passes:,.0f} passes"
+            tick(f"methods: {recipe.name}{about}", place * len(recipes) + done, total)
+            rows.append(bench.row(recipe, str(text), plain, judge, identity, passes, most_passes))
     tick("methods", total, total)
     return contest(workload.name, rows, len(workload.digests("evaluation")))
 
@@ -121,15 +126,31 @@ class _Bench:
     tick: Progress
     profiles: dict[str, tuple[Problem, Meter]]
 
-    def row(self, recipe: Method, budget: str, plain: Problem, judge: _Judge, identity: str) -> Row:
-        """One method under one budget, from the folder if it is there."""
+    def row(
+        self,
+        recipe: Method,
+        budget: str,
+        plain: Problem,
+        judge: _Judge,
+        identity: str,
+        expected: float | None,
+        most: float | None,
+    ) -> Row:
+        """One method under one budget, from the folder if it is there; not begun if that would take too long."""
         limits = [[row.resource, row.max, row.min] for row in plain.budgets]
         key = hashlib.sha256(repr((identity, repr(recipe), limits)).encode()).hexdigest()[:24]
         path = None if self.folder is None else self.folder / "rows" / f"{key}.json"
         if path is not None and path.exists():
             kept = msgspec.json.decode(path.read_bytes())
             return Row.revived(recipe, budget, kept, judge.parts.take("row", key), _judged)
+        if most is not None and expected is not None and expected > most:
+            said = f"left out: it would take about {expected:,.0f} passes, more than {most:,.0f}"
+            return Row(
+                method=recipe.name, options=repr(recipe), fidelity=recipe.fidelity, budget=budget, failed=said,
+                forecast=expected,
+            )  # fmt: skip
         row = self._made(recipe, budget, plain, judge, None if self.folder is None else self.folder / key)
+        row = replace(row, forecast=expected)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if row.judged is not None:
@@ -160,10 +181,12 @@ class _Bench:
         return _row(recipe, budget, plain, chosen, judged, profiling, meter, self.fb)
 
     def _profile(self, recipe: Method) -> tuple[Problem, Meter]:
+        own = type(recipe).measured_space
         asked = (
             [str(one) for one in recipe.statistics()],
             recipe.space(self.space).to_json(),
             recipe.couple,
+            None if own is Method.measured_space else (own.__qualname__, sorted(vars(recipe).items())),
             recipe.data(self.workload) is self.workload,
         )
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:24]

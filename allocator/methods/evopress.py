@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from allocator import registry
 from allocator.methods.method import Fidelity, Method, Spec
 
 if TYPE_CHECKING:
     from allocator.methods.choosing import Chosen, Setting
+    from allocator.methods.forecasting import Extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,17 @@ class Evopress(Method):
     solver: ClassVar[Spec] = Spec("evolutionary")
     generations: int = 40
     offspring: int = 32
+
+    def forecast(self, extent: Extent) -> float:
+        """Forward passes over each stage's share of the data: what enters a stage of selection is measured in it."""
+        from allocator.methods.forecasting import FORWARD
+        from allocator.methods.whole_network import FEWEST
+
+        options: Any = registry.make("solvers", self.solver.name, {"offspring": self.offspring})
+        entering = [self.offspring, *(kept for kept, _ in options.stages[:-1])]
+        least = min(1.0, FEWEST / extent.samples)
+        each: float = sum(many * max(share, least) for many, (_, share) in zip(entering, options.stages, strict=True))
+        return (self.generations * each + float(options.starts)) * FORWARD
 
     def allocate(self, setting: Setting) -> Chosen:
         """Evolve; the prediction is the fitness of the winner."""

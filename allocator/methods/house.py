@@ -9,6 +9,7 @@ from allocator.methods.method import Fidelity, Method, Spec
 
 if TYPE_CHECKING:
     from allocator.methods.choosing import Chosen, Setting
+    from allocator.methods.forecasting import Extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,10 @@ class House(Method):
     interactions: ClassVar[bool] = True
     solver: ClassVar[Spec] = Spec("auto")
     passes: float = 10.0
+
+    def forecast(self, extent: Extent) -> float:
+        """The curvature, and what measuring may take."""
+        return super().forecast(extent) + self.passes
 
     def allocate(self, setting: Setting) -> Chosen:
         """Refine; the prediction is that of the logit sum."""

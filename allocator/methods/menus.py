@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from allocator.actions.quantize import ROUNDINGS
 from allocator.errors import UsageError
 from allocator.space import Rule, Space
 
@@ -30,6 +32,26 @@ def menu_of(space: Space, kinds: Kinds, bits: Collection[int] | None = None, *, 
     if kinds == "any":
         return space
     return replace(space, rules=tuple(_rule(rule, kinds, bits, keep) for rule in space.rules))
+
+
+def directions(space: Space) -> Space:
+    """The space with every bit-width rounded to nearest, all down and all up, as choices of their own.
+
+    A choice that says how it is rounded stays as it is, and so does symmetric 1 bit, whose codes are signs.
+    """
+
+    def turned(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        sign = choice.get("bits") == 1 and choice.get("scheme", "symmetric") == "symmetric"
+        if choice.get("kind") != "quantize" or "rounding" in choice or sign:
+            return [choice]
+        return [{**choice, "rounding": way} for way in ROUNDINGS]
+
+    def rule(one: Rule) -> Rule:
+        if isinstance(one.choices, str):
+            return one
+        return replace(one, choices=tuple(itertools.chain.from_iterable(map(turned, one.choices))))
+
+    return replace(space, rules=tuple(map(rule, space.rules)))
 
 
 def _rule(rule: Rule, kinds: Kinds, bits: Collection[int] | None, keep: bool) -> Rule:

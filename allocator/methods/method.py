@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from allocator.errors import UsageError
@@ -11,7 +12,8 @@ from allocator.methods.menus import Kinds, menu_of
 from allocator.statement import Loss
 
 if TYPE_CHECKING:
-    from allocator.methods.choosing import Chosen, Setting
+    from allocator.methods.choosing import Chosen, Progress, Setting
+    from allocator.methods.forecasting import Extent
     from allocator.problem import Problem
     from allocator.space import Space
     from allocator.workload import Workload
@@ -73,9 +75,22 @@ class Method:
         """The choices of the space that the method can take."""
         return menu_of(space, self.kinds)
 
+    def measured_space(self, workload: Workload, space: Space, folder: Path | None, progress: Progress) -> Space:
+        """The space with choices that only a measurement on the method's `data` can name; as it is for most methods."""
+        return space
+
     def data(self, workload: Workload) -> Workload:
         """The workload whose calibration data the profilers see."""
         return workload
+
+    def forecast(self, extent: Extent) -> float:
+        """Forward and backward passes over the calibration data that the method will take, about.
+
+        Known before anything is measured, so that nobody begins what will not end; see `allocator.methods.forecasting`.
+        """
+        from allocator.methods.forecasting import passes_of
+
+        return sum(passes_of(one, extent) for one in self.statistics())
 
     def stated(self, problem: Problem) -> Problem:
         """The profile with the method's loss; other scores stay as columns.

@@ -186,7 +186,9 @@ def profiled(
 ) -> Problem:
     """The profile that the method needs."""
     made = [registry.make("profilers", one.name, one.options) for one in method.statistics()]
-    return profile(method.data(workload), method.space(space), made, progress, folder, jobs, couple=method.couple)
+    data = method.data(workload)
+    own = method.measured_space(data, method.space(space), _inside(folder, "space"), progress)
+    return profile(data, own, made, progress, folder, jobs, couple=method.couple)
 
 
 def budgeted(method: Method, problem: Problem, rows: Sequence[Budget]) -> Problem:

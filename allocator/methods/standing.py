@@ -30,6 +30,7 @@ class Row:
         said: by the method.
         lossless: whether it is certified; None for a method that does not claim to be.
         passes: forward and backward passes that its CPU time amounts to.
+        forecast: passes that were expected before it began; None where it could not be laid out.
         seconds: on the clock.
         choices: taken.
         judged: on the evaluation data.
@@ -49,6 +50,7 @@ class Row:
     said: str = ""
     lossless: bool | None = None
     passes: float | None = None
+    forecast: float | None = None
     seconds: float | None = None
     choices: Mapping[str, str] | None = None
     judged: Judged | None = field(default=None, repr=False)
@@ -69,7 +71,8 @@ class Row:
 
     def kept(self) -> dict[str, Any]:
         """All but judgement and differences, as plain data."""
-        names = ("failed", "used", "limits", "predicted", "unit", "said", "lossless", "passes", "seconds", "choices")
+        names = ("failed", "used", "limits", "predicted", "unit", "said", "lossless", "passes", "forecast", "seconds",
+                 "choices")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     @staticmethod

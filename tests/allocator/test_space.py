@@ -39,8 +39,12 @@ def test_simple_options_reach_every_width():
     [
         ({"kind": "quantize", "bits": 4, "granularity": "group", "group_size": 128}, "int4_g128"),
         ({"kind": "quantize", "bits": 4, "method": "mse"}, "int4_mse"),
+        ({"kind": "quantize", "bits": 4, "rounding": "ceil"}, "int4_ceil"),
+        ({"kind": "quantize", "bits": 4, "method": "mse", "rounding": "floor"}, "int4_mse_floor"),
+        ({"kind": "quantize", "bits": 4, "rounding": "nearest"}, "int4"),
         ({"kind": "low_rank", "rank": 16, "left": KEEP, "right": KEEP}, "rank16_keep"),
         ({"kind": "low_rank", "rank": 16, "left": FOUR, "right": KEEP}, "rank16_int4_keep"),
+        ({"kind": "low_rank", "rank": 2, "left": KEEP, "right": KEEP, "components": [0, 2]}, "rank2_keep_picked"),
         ({"kind": "keep", "dtype": "float16"}, "keep_float16"),
     ],
 )
@@ -76,6 +80,19 @@ def test_rank_factors_and_explicit_ranks():
         ("rank12_int4", "rank25%_int4"), ("rank5_int8", "rank5_int8"), ("keep", "keep"),
     ]  # fmt: skip
     assert names(Space((rule,)), Layer("conv2d", (8, 1, 3, 3), groups=8)) == ["keep"]
+
+
+def test_picked_components_are_choices_beside_the_largest():
+    share = {"kind": "low_rank", "fraction": 0.05}
+    choices = (share, {**share, "components": [1, 5]}, {**share, "components": [0, 1]}, KEEP)
+    menu = Space((Rule(choices=choices),)).menu(["fc"], LINEAR)
+    assert [(i.name, i.label) for i in menu] == [
+        ("rank2_int8", "rank5%"), ("rank2_int8_picked", "rank5%_picked"), ("keep", "keep"),
+    ]  # fmt: skip
+    two = Space((Rule(choices=(*choices, {**share, "components": [2, 3]})),))
+    with pytest.raises(ActionError, match="two choices rank2_int8_picked with other components"):
+        two.menu(["fc"], LINEAR)
+    assert names(Space((Rule(choices=({**share, "components": [1, 48]}, KEEP)),))) == ["keep"]  # there is none
 
 
 def test_two_fractions_of_one_rank_give_one_choice():

@@ -16,6 +16,7 @@ SPACE = Space(
             choices=(
                 {"kind": "low_rank", "fraction": 0.25},
                 {"kind": "low_rank", "fraction": 0.75},
+                {"kind": "low_rank", "rank": 1, "components": [1]},
                 {"kind": "quantize", "bits": 3, "scheme": "symmetric", "granularity": "channel"},
                 KEPT,
             )
@@ -42,7 +43,9 @@ def test_a_rank_scores_the_slopes_of_what_it_leaves_out(workload, loss_slopes):
                 delta = changes[item.name]
             else:  # the truncation itself, by a dense decomposition
                 u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-                delta = (-(u[:, rank:] * s[rank:]) @ v[rank:]).reshape(weight.shape).float()
+                kept = item.action.components or range(rank)
+                out = [i for i in range(len(s)) if i not in kept]
+                delta = (-(u[:, out] * s[out]) @ v[out]).reshape(weight.shape).float()
                 ranks += 1
             slopes, counts = loss_slopes(workload, target.unit.weight, delta)
             wanted = ratio(slopes, counts)
@@ -50,6 +53,7 @@ def test_a_rank_scores_the_slopes_of_what_it_leaves_out(workload, loss_slopes):
             assert error == pytest.approx(wanted.stderr, rel=2e-3, abs=1e-9)
     assert ranks > 1
     notes = problem.notes.meta["profilers"]["component_slopes"]
+    assert "slopes" not in notes
     assert 0 <= notes["not_in_a_tail"] <= notes["that_raise_the_loss"] <= notes["components"]
 
 

@@ -18,10 +18,14 @@ GOOD: list[dict[str, Any]] = [
      "method": "mse"},
     {"kind": "quantize", "bits": 4, "scheme": "symmetric", "granularity": "group", "group_size": 32, "axis": 0,
      "scale_dtype": "float16", "method": "gptq"},
+    {"kind": "quantize", "bits": 1, "scheme": "asymmetric", "granularity": "channel", "axis": 0,
+     "scale_dtype": "float16", "method": "rtn", "rounding": "ceil"},
     {"kind": "keep", "dtype": "bfloat16"},
     {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
      "right": {"kind": "quantize", "bits": 4, "scheme": "symmetric", "granularity": "channel", "axis": 0,
                "scale_dtype": "float16", "method": "rtn"}},
+    {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
+     "right": {"kind": "keep", "dtype": "float16"}, "components": [0, 4, 5]},
 ]  # fmt: skip
 
 
@@ -38,6 +42,9 @@ def test_defaults_make_one_action_of_many_spellings() -> None:
     short, long = parse({"kind": "quantize", "bits": 2}), parse(GOOD[0])
     assert short == long
     assert short.to_json() == long.to_json()
+    assert parse({"kind": "quantize", "bits": 2, "rounding": "nearest"}).to_json() == long.to_json()
+    plain = {"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}, "right": {"kind": "keep"}}
+    assert parse({**plain, "components": [0, 1]}) == parse(plain)
 
 
 def test_an_action_passes_through() -> None:
@@ -62,12 +69,22 @@ def test_an_action_passes_through() -> None:
         ({"kind": "quantize", "bits": 4, "axis": 1}, "axis"),
         ({"kind": "quantize", "bits": 4, "scale_dtype": "bfloat16"}, "scale_dtype must be one of float16, float32"),
         ({"kind": "quantize", "bits": 4, "method": "awq"}, "method must be one of rtn, mse"),
+        ({"kind": "quantize", "bits": 4, "rounding": "up"}, "rounding must be one of nearest, floor, ceil, got 'up'"),
+        ({"kind": "quantize", "bits": 1, "rounding": "floor"}, "1 bit are signs, which rounding=floor cannot move"),
         ({"kind": "keep", "dtype": "int8"}, "dtype must be one of float32"),
         ({"kind": "keep", "type": "float16"}, "unknown key 'type'"),
         ({"kind": "low_rank", "rank": 0, "left": {"kind": "keep"}, "right": {"kind": "keep"}}, "rank"),
         ({"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}}, "'right' is missing"),
         ({"kind": "low_rank", "rank": 2, "left": {"kind": "prune"}, "right": {"kind": "keep"}}, "left must be"),
         ({"kind": "low_rank", "rank": 2, "left": 4, "right": {"kind": "keep"}}, "left must be"),
+        ({"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": [1]},
+         "components must be 2 rising numbers from 0, as many as the rank, got \\[1\\]"),
+        ({"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": [2, 1]},
+         "rising"),
+        ({"kind": "low_rank", "rank": 1, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": [-1]},
+         "rising"),
+        ({"kind": "low_rank", "rank": 1, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": "1"},
+         "rising"),
         ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, quantize"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),

@@ -22,9 +22,11 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "1 bit": {"kind": "quantize", "bits": 1},
     "3 bits": {"kind": "quantize", "bits": 3, "scheme": "asymmetric", "granularity": "tensor", "method": "mse"},
     "4 bits in groups": {"kind": "quantize", "bits": 4, "granularity": "group", "group_size": 5},
+    "4 bits up": {"kind": "quantize", "bits": 4, "rounding": "ceil"},
     "half": HALF,
     "bfloat16": {"kind": "keep", "dtype": "bfloat16"},
     "full": {"kind": "keep", "dtype": "float32"},
+    "picked": {"kind": "low_rank", "rank": 1, "components": [1], "left": HALF, "right": HALF},
     "rank": {"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}},
 }
 Make = Callable[[], nn.Module]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,7 +55,8 @@ def reference_group(values: list[np.float32], action: Quantize, factor: float) -
         cut = (1 - factor) * (high - low) / 2
         bottom, top = 0, 2**action.bits - 1
         m, s = narrow(low + cut, action), narrow(up((high - low - 2 * cut) / top, action), action)
-    codes = [0.0 if s == 0 else min(max(float(np.round((v - m) / s)), bottom), top) for v in values]
+    whole = {"nearest": np.round, "floor": np.floor, "ceil": np.ceil}[action.rounding]
+    codes = [0.0 if s == 0 else min(max(float(whole((v - m) / s)), bottom), top) for v in values]
     return [np.float32(np.float32(np.float32(c) * s) + m) for c in codes]
 
 
@@ -69,7 +71,7 @@ def narrow(value: float, action: Quantize) -> np.float32:
     return np.float32(np.float16(np.float32(min(max(value, -F16_MAX), F16_MAX))))
 
 
-ACTIONS = [
+NEAREST = [
     Quantize(bits=bits, scheme=scheme, granularity=granularity, group_size=size, scale_dtype=dtype, method=method)
     for bits, scheme, (granularity, size), dtype, method in itertools.product(
         range(1, 9),
@@ -78,6 +80,13 @@ ACTIONS = [
         ("float16", "float32"),
         ("rtn", "mse"),
     )
+]
+
+ACTIONS = NEAREST + [
+    replace(action, rounding=way)
+    for action in NEAREST
+    for way in ("floor", "ceil")
+    if action.directed and action.granularity in ("tensor", "channel")
 ]
 
 
@@ -105,6 +114,15 @@ def test_one_bit_is_the_best_pair_of_opposite_values() -> None:
     got = (approximate(weight, action, Layer("linear", (1, 400))) - weight).square().sum()
     scales = torch.linspace(0, 4, 4001)[:, None]
     assert got <= (weight.sign() * scales - weight).square().sum(1).min() + 1e-4
+
+
+def test_directions_by_hand() -> None:
+    # scale 7/7 = 1: codes of 7, −2.5, .2, −7 are 7, −2, 0, −7 to the nearest even one
+    weight = torch.tensor([[7.0, -2.5, 0.2, -7.0]])
+    layer = Layer("linear", (1, 4))
+    got = {way: approximate(weight, Quantize(bits=4, rounding=way), layer).tolist() for way in ("floor", "ceil")}
+    assert got == {"floor": [[7, -3, 0, -7]], "ceil": [[7, -2, 1, -7]]}
+    assert approximate(weight, Quantize(bits=4), layer).tolist() == [[7, -2, 0, -7]]
 
 
 def test_subnormal_scales_do_not_clip_the_largest_weight() -> None:
@@ -142,7 +160,6 @@ def test_mse_never_loses_to_rtn() -> None:
     layer = Layer("linear", (6, 50))
     for action in ACTIONS:
         if action.method == "mse" and action.granularity != "group":
-            plain = Quantize(bits=action.bits, scheme=action.scheme, granularity=action.granularity,
-                             scale_dtype=action.scale_dtype)  # fmt: skip
+            plain = replace(action, method="rtn")
             errors = [(approximate(weight, a, layer) - weight).double().square().sum() for a in (action, plain)]
             assert errors[0] <= errors[1] * (1 + 1e-6), action

@@ -96,3 +96,17 @@ def test_compare_methods_writes_a_table_and_a_drawing(run, model, tmp_path):
         assert {k: v for k, v in one.items() if k not in took} == {k: v for k, v in other.items() if k not in took}
     assert run(*words[:-2])[0] == 2  # no budget
     assert run(*words, "--resume")[0] == 2
+
+
+def test_what_takes_long_is_said_before_it_begins_and_can_be_left_out(run, model, monkeypatch):
+    words = ["compare-methods", model, "--methods", "relative_error,modelopt_kl", "--budget", "weight_bytes=40%"]
+    code, out, err = run(*words, "--most-passes", "1")
+    assert code == 0, err
+    assert "modelopt_kl: left out: it would take about 2 passes, more than 1" in out  # 12 choices, a fifth each
+    assert "will take about" not in err
+    monkeypatch.setattr("allocator.methods.forecasting.LONG", 2)
+    code, out, err = run(*words)
+    assert code == 0
+    assert "modelopt_kl will take about 2 passes over the calibration data, 0.0 h of CPU time here" in err
+    assert "relative_error will take" not in err
+    assert "left out" not in out

@@ -110,9 +110,10 @@ def test_clado_counts_pairs(table, choose):
     problem = table([[1, 4], [1, 4], [1, 4]], measured_pairs=[[0.1, 0], [0.2, 0], [0.3, 0]])
     cancel = Pairs("measured_pairs", np.array([[2, 4], [0, 2]]), np.array([-0.45, 0.5]))
     # two layers at 1 byte, one at 4: alone the first two are cheapest (.3); with pairs 0 and 1 cost .8, 1 and 2 .05
-    found = choose("clado", problem.replace(interactions=(cancel,)), 6)
+    found = choose("clado[clip=false]", problem.replace(interactions=(cancel,)), 6)
     assert taken(found) == ["c1", "c0", "c0"]
     assert found.predicted == pytest.approx(0.05)
+    assert found.said == ""
 
 
 def test_cet_lets_errors_cancel_along_the_steep_axis(table, choose):
@@ -122,6 +123,7 @@ def test_cet_lets_errors_cancel_along_the_steep_axis(table, choose):
     found = choose("cet", problem.replace(interactions=(axis,)), 6)
     assert found.predicted == pytest.approx(0)  # layer 1 with 0 or 2: (1 − 1)² = 0; 0 with 2 would be (1 + 1)² = 4
     assert taken(found)[1] == "c0"
+    assert found.said == "0 % of the curvature found points downhill and was dropped"
 
 
 def test_modelopt_scores_fall_with_the_cost(table, choose):
