@@ -197,7 +197,7 @@ def test_equal_seeds_give_equal_bytes(workload_of, profiled, budget, tmp_path):
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
     solver = solution_to_json(one.solution)["solver"]
     assert solver["name"] == "refine"
-    assert solver["options"] == {"passes": 10.0, "candidate": one.candidates[0].name}
+    assert solver["options"] == {"passes": 10.0, "signed": False, "candidate": one.candidates[0].name}
     assert solver["limits"]["seed"] == 3
 
 
