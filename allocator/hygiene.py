@@ -49,8 +49,8 @@ class Curvature:
         if self.ratio >= 1:
             return ""
         return (
-            f"the interactions of {self.score} have {self.rows} rows for {self.choices} choices (r/J {self.ratio:.2g}): "
-            "with fewer rows than choices their optimum can be worse in truth than that without interactions"
+            f"the interactions of {self.score} have {self.rows} rows for {self.choices} choices, r/J "
+            f"{self.ratio:.2g}: with fewer rows than choices their optimum can be worse in truth than that without"
         )
 
     @property
@@ -87,7 +87,9 @@ def curvatures(problem: Problem) -> tuple[Curvature, ...]:
             known = int((mass > 0).sum())
             total, below = float(mass.sum()), float(mass[part.eigenvalues < 0].sum())
             joined = int(wide[:, mass > 0].any(1).sum())
-            found.append(Curvature(part.score, _rows(problem, part.score, known), joined, below / total if total else 0.0))
+            found.append(
+                Curvature(part.score, _rows(problem, part.score, known), joined, below / total if total else 0.0)
+            )
     return tuple(found)
 
 
@@ -99,7 +101,7 @@ def positive(problem: Problem) -> Problem:
         if not isinstance(part, Basis) or not term or (part.eigenvalues >= 0).all():
             kept.append(part)
         elif (up := part.eigenvalues > 0).any():
-            kept.append(Basis(part.score, part.eigenvalues[up], np.ascontiguousarray(part.vectors[:, up])))
+            kept.append(Basis(part.score, part.eigenvalues[up], np.asarray(part.vectors, np.float64)[:, up].copy()))
     return problem.replace(interactions=tuple(kept))
 
 

@@ -96,7 +96,7 @@ def test_shares_of_interactions_and_none():
 
 def test_doubts_in_words():
     few, bent = doubts(make([3.0, -1.0]))
-    assert few.startswith("the interactions of s have 2 rows for 8 choices (r/J 0.25)")
+    assert few.startswith("the interactions of s have 2 rows for 8 choices, r/J 0.25")
     assert "of the curvature in the interactions of s is negative" in bent
     assert doubts(make([1.0] * 8)) == []
     assert doubts(make([3.0, -1.0]).replace(minimize={"b": 1.0})) == []

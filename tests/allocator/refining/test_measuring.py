@@ -12,7 +12,6 @@ from allocator.profiling import profile
 from allocator.refining.measuring import measured
 from allocator.refining.selecting import Selection
 from allocator.refining.splitting import split
-from allocator.statement import Basis
 from profilers.kl import Kl
 
 
