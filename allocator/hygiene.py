@@ -132,8 +132,9 @@ def _open(problem: Problem) -> BoolArray:
 
 
 def _rows(problem: Problem, score: str, known: int) -> int:
-    """Rows as the file tells them, if that can be: no fewer than there are directions."""
-    meta = problem.notes.meta
+    """Rows as the file tells them, if that can be: of the one basis of a score, no fewer than its directions."""
+    alone = sum(isinstance(part, Basis) and part.score == score for part in problem.interactions) == 1
+    meta = problem.notes.meta if alone else None
     for key in ("profilers", score, ROWS):
         meta = meta.get(key) if isinstance(meta, Mapping) else None
     return max(known, meta) if isinstance(meta, int) and not isinstance(meta, bool) else known

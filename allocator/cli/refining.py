@@ -110,4 +110,6 @@ def _interactions(found: Refined, signed: bool) -> None:
 
 
 def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.2g} %"
+    if math.isnan(share):
+        return "–"
+    return f"{100 * share:.0f} %" if abs(share) >= 0.1 else f"{100 * share:.2g} %"

@@ -99,7 +99,7 @@ def test_whatever_the_problem_demands_holds_for_every_candidate(parts):
     problem, predictor = make(3, **parts)
     first = [*by_profile(problem, 0), *uniform(problem)]
     found = [*first, *by_measurement(problem, predictor, first, 0, silent)]
-    assert len(found) >= 11
+    assert len(found) >= 7
     for one in found:
         assert problem.evaluate(one.choice).feasible, one.name
     profiled = {one.name: one.choice for one in first}
@@ -163,7 +163,7 @@ def test_interactions_are_searched_by_the_engine_and_with_couplings_by_annealing
     assert asked == [("auto", False)] + [("quadratic", True)] * 4
     asked.clear()
     by_profile(make(3, **COUPLED["at most"])[0], 0)
-    assert asked == [("auto", False)] + [("annealing", True)] * 4
+    assert asked == [("auto", False)] + [("annealing", True)] * 2
 
 
 def test_a_budget_of_floats_that_is_met_to_the_last_bit():
