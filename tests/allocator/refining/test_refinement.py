@@ -21,7 +21,6 @@ from allocator.tasks.measurement import measure
 from allocator.workload import Workload
 from profilers._groups import model_sha256
 
-
 SPACE = Space.simple(bits=(2, 3, 4, 8), ranks=(0.5,))  # as `profiled`
 
 
