@@ -52,7 +52,7 @@ class InteractionSearch:
         if kept is None:
             return None
         found = self._descend(kept)
-        self._offer(found)
+        self.offer(found)
         return found
 
     def kick(self, times: int, seed: int) -> None:
@@ -86,7 +86,12 @@ class InteractionSearch:
                 return
             self.begin(taken)
 
-    def _offer(self, taken: IntArray) -> None:
+    def offer(self, taken: IntArray) -> None:
+        """Keep an allocation (rows [G]) as it is, if it is better and feasible by the core's own arithmetic.
+
+        The search's own sums are stricter than a limit of floats that is met to the last bit, so that `begin` may
+        repair what needs none: who has a feasible allocation offers it first.
+        """
         problem = self.model.problem
         if self.best is not None:
             if np.array_equal(self.best.rows, taken):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from allocator.hygiene import ROWS
 from profilers._basis import basis
 from profilers._findings import Findings
 from profilers._plan import Plan
@@ -78,5 +79,6 @@ class Ggn(Profiler):
         bases = []
         if self.interactions and len(plan.targets) > 1:
             found_basis, notes["interaction_reliability"] = basis(found, "ggn")
+            notes[ROWS] = found.projections[0].shape[:2].numel()
             bases = [found_basis] if notes["interaction_reliability"] > LEAST else []
         return Findings(scores=scores, bases=bases, notes=notes)

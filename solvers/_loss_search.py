@@ -39,10 +39,11 @@ class LossSearch(InteractionSearch):
         if kept is None:
             return None
         found = self._descend(kept)
-        self._offer(found)
+        self.offer(found)
         return found
 
-    def _offer(self, taken: IntArray) -> None:
+    def offer(self, taken: IntArray) -> None:
+        """Keep an allocation (rows [G]) if it is feasible and better."""
         if self.best is not None and np.array_equal(self.best.rows, taken):
             return
         if self.row.counts_remainders and not self._within(np.array(self.row.model.total(taken))):

@@ -33,7 +33,7 @@ class Recovery:
         for taken in starts:
             if self.search.best is not None and self.limits.left <= 0:
                 break
-            self.search._offer(taken)  # as it is: the search's own sums are stricter than a limit met to the last bit
+            self.search.offer(taken)  # as it is: the search's own sums are stricter than a limit met to the last bit
             self.search.begin(taken)
         if self.search.best is not before:
             self.source = name

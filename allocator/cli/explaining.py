@@ -32,6 +32,7 @@ def explain_command(
     """Why each choice was taken; of an infeasible problem, what excludes each other: exit 0, 3, 4 nothing found."""
     from allocator.explanation import explain
     from allocator.formats.problems import load_problem
+    from allocator.hygiene import doubts
     from allocator.pipeline import solve
 
     problem = load_problem(file)
@@ -45,7 +46,7 @@ def explain_command(
     if json:
         print_json(explained.to_json(most, group))
         return
-    for warning in explained.warnings:
+    for warning in (*explained.warnings, *doubts(problem)):
         say(f"warning: {warning}")
     if group is not None:
         describe_group(explained, explained.group(group))

@@ -38,6 +38,7 @@ def solve_command(
     from allocator.formats.files import require_writable
     from allocator.formats.problems import load_problem
     from allocator.formats.solutions import solution_to_json
+    from allocator.hygiene import doubts
     from allocator.pipeline import Interrupted, solve
 
     if out is not None:
@@ -52,7 +53,7 @@ def solve_command(
     for row in stated.budgets:
         if row not in problem.budgets:
             say(f"budget: {_limit(row)}")
-    for warning in problem.warnings:
+    for warning in (*problem.warnings, *doubts(stated)):
         say(f"warning: {warning}")
     options = _options(set_ or [])
     if "[" in solver and options:

@@ -71,25 +71,6 @@ def measured(
     return stated, LogitSum(stated, predictor.deltas, predictor.positions, place)
 
 
-def separable(problem: Problem) -> Problem:
-    """The same without the interactions of its loss."""
-    terms = set(problem.loss.terms)
-    return problem.replace(interactions=tuple(one for one in problem.interactions if one.score not in terms))
-
-
-def scaled(problem: Problem, share: float) -> Problem:
-    """The same with the interactions of its loss that are a basis counted at that share."""
-    terms = set(problem.loss.terms)
-    return problem.replace(
-        interactions=tuple(
-            dataclasses.replace(one, eigenvalues=share * one.eigenvalues)
-            if isinstance(one, Basis) and one.score in terms
-            else one
-            for one in problem.interactions
-        )
-    )
-
-
 def _places(problem: Problem, space: Menus, found: Problem) -> IntArray:
     """Row of `found` that measures each row; −1 for those that were not measured [N]."""
     place = np.full(problem.choice_count, -1, np.int64)

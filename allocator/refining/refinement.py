@@ -18,11 +18,13 @@ from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.measuring import Losses, kept_parts, measured
 from allocator.faithfulness.weights import Weights
 from allocator.features import ALL
+from allocator.hygiene import positive
 from allocator.logit_sum import LogitSum
 from allocator.pipeline import solve
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.refining import measuring
+from allocator.refining.believing import Belief, beliefs
 from allocator.refining.candidates import Candidate, by_measurement, by_profile, distinct, uniform
 from allocator.refining.samples import cuts
 from allocator.refining.selecting import Selection, select, untrusted_rows
@@ -54,6 +56,7 @@ class Refined:
         losses: their KL on the validation data in nats per position, with standard errors, in the same order.
         predicted: the same as the logit sum predicts it.
         gain: loss of the best uniform allocation less that of the winner, paired; None where none is feasible.
+        beliefs: what interactions are worth, by each model that has them and on the validation data.
         reason: why the winner won, in words.
         passes: forward and backward passes that measuring single choices took, about.
         samples: of the calibration data that single choices were measured on.
@@ -66,6 +69,7 @@ class Refined:
     losses: tuple[Measured, ...]
     predicted: tuple[float, ...]
     gain: Measured | None
+    beliefs: tuple[Belief, ...]
     reason: str
     passes: float
     samples: int
@@ -82,6 +86,7 @@ class Refined:
                 {"name": one.name, "validation_kl": loss.value, "stderr": loss.stderr, "predicted_kl": predicted}
                 for one, loss, predicted in zip(self.candidates, self.losses, self.predicted, strict=True)
             ],
+            "interactions": [one.to_json() for one in self.beliefs],
             "choices": dict(self.solution.choices),
         }
 
@@ -92,6 +97,7 @@ def refine(
     *,
     budgets: Mapping[str, Number | str] | Sequence[str] | str | Number | None = None,
     passes: float = PASSES,
+    signed: bool = False,
     seed: int = 0,
     jobs: int | None = None,
     resume: str | Path | None = None,
@@ -99,12 +105,13 @@ def refine(
 ) -> Refined:
     """Solve a profiled problem, measure the choices that its solution may rest on, solve again, and validate.
 
-    1. The problem is solved as it is: with its interactions and without them. Every feasible uniform allocation is
-       measured on the last quarter of the calibration data; the best of them stays.
+    1. The problem is solved as it is: without its interactions, and with a quarter, half, three quarters and all of
+       them. Every feasible uniform allocation is measured on the last quarter of the calibration data; the best of
+       them stays.
     2. Single choices are measured on the other three quarters (KL and logit deltas): all of them if ``passes`` allow,
        else on fewer samples, else those around these solutions, untrusted ones first.
-    3. It is solved again by measured divergences: additive, with measured interactions, and by a search that predicts
-       KL(p ‖ softmax(z + Σ δ)) of whole allocations.
+    3. It is solved again by measured divergences: without measured interactions, with the same shares of them, and by
+       a search that predicts KL(p ‖ softmax(z + Σ δ)) of whole allocations.
     4. Every distinct allocation is measured on the last quarter, and the one of least KL is returned: never a worse one
        than the best uniform allocation there.
 
@@ -114,6 +121,8 @@ def refine(
             where the search begins; what is minimised is the divergence.
         budgets: replace those of the problem, as in `solve`.
         passes: forward and backward passes over the calibration data for step 2, about; all else takes some more.
+        signed: count interactions along directions of negative curvature too. They are left out unless asked for: their
+            optimum is a gain that only the model knows (docs/refine.md).
         seed: of solvers and search.
         jobs: processes that share the measurements, as in `profile`.
         resume: a folder for finished measurements; what lies there is not measured again.
@@ -129,7 +138,8 @@ def refine(
     _refuse(stated)
     tick = progress or (lambda stage, done, total: None)
     parted = split(workload)
-    first, plain = by_profile(stated, seed), uniform(stated)
+    begun = stated if signed else positive(stated)
+    first, plain = by_profile(begun, seed), uniform(stated)
     if not first and not plain:
         raise UsageError("no allocation within the budgets was found: see what `allocator solve` says of the problem")
     with nullcontext(str(resume)) if resume is not None else tempfile.TemporaryDirectory() as name:
@@ -142,11 +152,13 @@ def refine(
     order = sorted(range(len(found)), key=lambda i: losses.found[i].value)
     best = order[0]
     gain = losses.difference(0, best) if plain else None  # the uniform one is the first
+    models = {"profile": stated, "measured": again}
     return Refined(
-        solution=_stated(again, found[best], passes, seed),
+        solution=_stated(again, found[best], passes, signed, seed),
         problem=again,
         candidates=tuple(found[i] for i in order),
         losses=tuple(losses.found[i] for i in order),
+        beliefs=tuple(beliefs(models, {**models, "profile": begun}, found, losses, parted)),
         predicted=tuple(predictor.predict(found[i].choice) for i in order),
         gain=gain,
         reason=_reason(found[best], losses.found[best], gain, bool(plain) and best == 0, losses.samples),
@@ -160,11 +172,13 @@ def refine(
 class Given:
     """Takes the allocation that it is given to start from, so that the core checks and states it.
 
-    The options say in a solution how it came about: ``passes`` as given to `refine`, ``candidate`` the winner's names.
+    The options say in a solution how it came about: ``passes`` and ``signed`` as given to `refine`, ``candidate`` the
+    winner's names.
     """
 
     passes: float
     candidate: str
+    signed: bool = False
 
     name: ClassVar[str] = "refine"
     features: ClassVar[frozenset[str]] = ALL
@@ -200,8 +214,9 @@ def _refuse(problem: Problem) -> None:
         )
 
 
-def _stated(problem: Problem, winner: Candidate, passes: float, seed: int) -> Solution:
-    solution = solve(problem, Given(passes=passes, candidate=winner.name), start=winner.choice.tolist(), seed=seed)
+def _stated(problem: Problem, winner: Candidate, passes: float, signed: bool, seed: int) -> Solution:
+    given = Given(passes=passes, candidate=winner.name, signed=signed)
+    solution = solve(problem, given, start=winner.choice.tolist(), seed=seed)
     if solution.allocation is None:
         raise SolverError(f"the core refuses the allocation of {winner.name}, which was feasible when it was found")
     return solution

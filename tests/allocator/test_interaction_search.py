@@ -75,3 +75,14 @@ def test_kicks_find_the_optimum_repeat_and_report_ever_better() -> None:
         hits += found.best.objective <= best + 1e-12
     assert asked > times(12) // 2
     assert hits >= 0.9 * asked
+
+
+def test_an_allocation_that_is_offered_is_kept_as_it_is_if_it_is_feasible_and_better() -> None:
+    problem = drawn(0)
+    every = [problem.evaluate(np.array(p)) for p in itertools.product(range(3), repeat=6)]
+    found, best = InteractionSearch(quadratic(problem), Limits()), np.inf
+    assert any(one.feasible for one in every)
+    for outcome in every:
+        found.offer(outcome.rows)
+        best = min(best, outcome.objective) if outcome.feasible else best
+        assert (found.best.objective if found.best is not None else np.inf) == best

@@ -5,9 +5,11 @@ from itertools import product
 import numpy as np
 import pytest
 
+from allocator.hygiene import scaled
 from allocator.logit_sum import LogitSum, Positions
 from allocator.pipeline import solve
 from allocator.problem import Problem
+from allocator.refining import candidates
 from allocator.refining.candidates import Candidate, by_measurement, by_profile, distinct, uniform
 from allocator.statement import Basis, Budget, Cardinality, Implies, Resource, SameChoice
 
@@ -46,14 +48,19 @@ def every(problem):
     return sorted(found)
 
 
+NAMED = ["profile 1/4", "profile 1/2", "profile 3/4", "profile"]
+
+
 @pytest.mark.parametrize("seed", range(8))
-def test_of_the_profile_the_best_with_interactions_and_without(seed):
+def test_of_the_profile_the_best_with_every_share_of_its_interactions(seed):
     problem, _ = make(seed)
-    joint, additive = by_profile(problem, 0)
-    assert (joint.name, additive.name) == ("profile", "profile, additive")
-    assert problem.evaluate(joint.choice).objective == pytest.approx(every(problem)[0][0])
+    found = by_profile(problem, 0)
+    assert [one.name for one in found] == ["profile, additive", *NAMED]
+    for share, one in zip((0.0, 0.25, 0.5, 0.75, 1.0), found, strict=True):
+        less = scaled(problem, share)
+        assert less.evaluate(one.choice).objective == pytest.approx(every(less)[0][0])
     alone = problem.replace(interactions=())
-    assert alone.evaluate(additive.choice).objective == pytest.approx(every(alone)[0][0])
+    assert alone.evaluate(found[0].choice).objective == pytest.approx(every(alone)[0][0])
     (only,) = by_profile(alone, 0)
     assert only.name == "profile"
 
@@ -65,8 +72,7 @@ def test_the_search_by_logit_sums_is_no_worse_than_any_other(seed):
     found = list(by_measurement(problem, predictor, first, 0, silent))
     assert [one.name for one in found] == [
         "measured, additive",
-        "measured, 0.5 of interactions",
-        "measured, 1 of interactions",
+        *(name.replace("profile", "measured") for name in NAMED),
         "logit sum",
     ]
     values = [predictor.predict(one.choice) for one in found]
@@ -93,10 +99,11 @@ def test_whatever_the_problem_demands_holds_for_every_candidate(parts):
     problem, predictor = make(3, **parts)
     first = [*by_profile(problem, 0), *uniform(problem)]
     found = [*first, *by_measurement(problem, predictor, first, 0, silent)]
-    assert len(found) >= 6
+    assert len(found) >= 7
     for one in found:
         assert problem.evaluate(one.choice).feasible, one.name
-    assert problem.evaluate(found[0].choice).objective == pytest.approx(every(problem)[0][0], rel=0.05)
+    profiled = {one.name: one.choice for one in first}
+    assert problem.evaluate(profiled["profile"]).objective == pytest.approx(every(problem)[0][0], rel=0.05)
 
 
 @pytest.mark.parametrize("parts", [{}, *COUPLED.values()], ids=["plain", *COUPLED])
@@ -135,3 +142,36 @@ def test_equal_allocations_are_one_under_all_their_names():
         [Candidate("a", np.array([0, 1])), Candidate("b", np.array([1, 1])), Candidate("c", np.array([0, 1]))]
     )
     assert [one.name for one in found] == ["a; c", "b"]
+    assert [one.names for one in found] == [("a", "c"), ("b",)]
+
+
+def test_equal_seeds_give_equal_candidates():
+    problem, _ = make(2, groups=12, choices=5)
+    one, other = (by_profile(problem, 7) for _ in range(2))
+    assert all(np.array_equal(a.choice, b.choice) for a, b in zip(one, other, strict=True))
+
+
+def test_interactions_are_searched_by_the_engine_and_with_couplings_by_annealing(monkeypatch):
+    asked = []
+
+    def noted(problem, solver, **options):
+        asked.append((solver, bool(problem.interactions)))
+        return solve(problem, solver, **options)
+
+    monkeypatch.setattr(candidates, "solve", noted)
+    by_profile(make(3)[0], 0)
+    assert asked == [("auto", False)] + [("quadratic", True)] * 4
+    asked.clear()
+    by_profile(make(3, **COUPLED["at most"])[0], 0)
+    assert asked == [("auto", False)] + [("annealing", True)] * 2
+
+
+def test_a_budget_of_floats_that_is_met_to_the_last_bit():
+    """0.1 added up three times is above 0.3 in one order and not in another; the one way to spend it all is found."""
+    rng = np.random.default_rng(0)
+    scores = np.tile([0.0, 1.0, 3.0], (3, 1))
+    problem = Problem.from_arrays(
+        {"kl": scores}, {"b": np.tile([0.3, 0.1, 0.05], (3, 1))}, budgets={"b": 0.1 + 0.1 + 0.1},
+        interactions=(Basis("kl", np.ones(2), 0.01 * rng.normal(size=(9, 2))),),
+    )  # fmt: skip
+    assert {tuple(one.choice.tolist()) for one in by_profile(problem, 0)} == {every(problem)[0][1]}

@@ -9,10 +9,9 @@ import torch
 from allocator.errors import ActionError, UsageError
 from allocator.problem import Problem
 from allocator.profiling import profile
-from allocator.refining.measuring import measured, scaled, separable
+from allocator.refining.measuring import measured
 from allocator.refining.selecting import Selection
 from allocator.refining.splitting import split
-from allocator.statement import Basis
 from profilers.kl import Kl
 
 
@@ -159,16 +158,3 @@ def test_an_earlier_kl_is_replaced_with_its_interactions(workload, space, tmp_pa
     found, _ = measure(workload, stated, tmp_path)
     assert len(found.interactions) == 1
     assert not np.array_equal(found.scores["kl"], stated.scores["kl"])
-
-
-def test_shares_of_interactions():
-    rng = np.random.default_rng(0)
-    made = Problem.from_arrays({"a": np.zeros((3, 2)), "b": np.zeros((3, 2))}, {"bytes": np.ones((3, 2))})
-    bases = tuple(Basis(name, np.array([1.0, -2.0]), rng.normal(size=(6, 2))) for name in "ab")
-    both = made.replace(interactions=bases)
-    choice = [0, 1, 0]
-    whole = both.evaluate(choice).loss
-    assert scaled(both, 0.5).evaluate(choice).loss == pytest.approx(whole / 2)
-    assert scaled(both, 0.5).interactions[1] is bases[1]
-    assert separable(both).interactions == (bases[1],)
-    assert separable(both).evaluate(choice).loss == 0

@@ -16,10 +16,12 @@ from allocator.refining.candidates import uniform
 from allocator.refining.refinement import refine
 from allocator.refining.splitting import split
 from allocator.space import Space
-from allocator.statement import Budget, Cardinality, SameChoice
+from allocator.statement import Basis, Budget, Cardinality, SameChoice
 from allocator.tasks.measurement import measure
 from allocator.workload import Workload
 from profilers._groups import model_sha256
+
+SPACE = Space.simple(bits=(2, 3, 4, 8), ranks=(0.5,))  # as `profiled`
 
 
 def between(problem, low="int3", high="int4"):
@@ -182,6 +184,59 @@ def test_with_few_passes_some_choices_are_left_out(workload, profiled, budget):
     assert refine(workload, profiled, budgets=budget, passes=float("inf")).problem.free.all()
 
 
+def bent(problem):
+    """The problem with one direction of strong negative curvature, along which every layer's two bits cancel."""
+    vectors = np.array(
+        [[1.0 if choice.label == "int2" else 0.0] for group in problem.groups for choice in group.choices]
+    )
+    return problem.replace(interactions=(*problem.interactions, Basis("ggn", np.array([-9.0]), vectors)))
+
+
+def test_negative_curvature_is_left_out_unless_asked_for(workload, profiled, budget):
+    def of(name, found):
+        return next(one.choice for one in found.candidates if name in one.names)
+
+    plain, without, with_ = (
+        refine(workload, problem, budgets=budget, signed=signed)
+        for problem, signed in ((profiled, False), (bent(profiled), False), (bent(profiled), True))
+    )
+    assert np.array_equal(of("profile", without), of("profile", plain))
+    assert not np.array_equal(of("profile", with_), of("profile", plain))
+    labels = [group.choices[k].label for group, k in zip(profiled.groups, of("profile", with_), strict=True)]
+    assert labels.count("int2") >= 2
+    for found in (without, with_):
+        (profile_, measured) = found.beliefs
+        assert [one.negative > 0 for one in profile_.curvature] == [False, True]
+        assert profile_.curvature[1].ratio < 1
+        assert [one.negative for one in measured.curvature] == [0]
+    assert with_.solution.solver["options"]["signed"] is True
+    assert with_.beliefs[0].in_model > 1 > without.beliefs[0].in_model  # a gain that only the model knows
+    assert with_.beliefs[0].cross_fit < 0
+
+
+def test_what_interactions_are_worth_by_the_model_and_on_validation_data(workload, profiled, budget):
+    found = refine(workload, profiled, budgets=budget)
+    stated = allocator.budgets.apply_budgets(profiled, budget)
+    place = {name: at for at, one in enumerate(found.candidates) for name in one.names}
+    assert [one.origin for one in found.beliefs] == ["profile", "measured"]
+    for belief, problem in zip(found.beliefs, (stated, found.problem), strict=True):
+        alone, joint = (place[f"{belief.origin}{kind}"] for kind in (", additive", ""))
+        values = [problem.evaluate(found.candidates[at].choice).loss for at in (alone, joint)]
+        assert belief.in_model == pytest.approx(1 - values[1] / values[0])
+        assert belief.in_model >= 0
+        losses = [found.losses[at].value for at in (alone, joint)]
+        assert belief.cross_fit == pytest.approx(1 - losses[1] / losses[0])
+    assert found.beliefs[0].seen == 10  # the profile was made of all calibration data
+    assert found.beliefs[1].seen == 0
+    document = json.loads(json.dumps(found.to_json()))["interactions"]
+    assert document[0]["bases"][0]["rows"] == 2 * 40
+    assert document[1]["origin"] == "measured"
+    blind = profile(split(workload), SPACE, "ggn")
+    assert refine(workload, blind, budgets=budget).beliefs[0].seen == 0
+    alone = refine(workload, profiled.replace(interactions=()), budgets=budget)
+    assert [one.origin for one in alone.beliefs] == ["measured"]
+
+
 def test_low_rank_choices_are_refined_too(workload):
     problem = profile(workload, Space.simple(bits=(8,), ranks=(0.25, 0.5, 0.75)), "ggn")
     found = refine(workload, problem, budgets={"weight_bytes": _bytes(problem, "int8") - 20})
@@ -197,7 +252,7 @@ def test_equal_seeds_give_equal_bytes(workload_of, profiled, budget, tmp_path):
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
     solver = solution_to_json(one.solution)["solver"]
     assert solver["name"] == "refine"
-    assert solver["options"] == {"passes": 10.0, "candidate": one.candidates[0].name}
+    assert solver["options"] == {"passes": 10.0, "signed": False, "candidate": one.candidates[0].name}
     assert solver["limits"]["seed"] == 3
 
 
