@@ -45,14 +45,15 @@ class Quadratic:
 
     Starts: the separable optimum, greedy, random ones and roundings; changes of one and two groups; kicks (iterated
     local search, Lourenço, Martin and Stützle 2003) and, where nothing is proved, annealed walks across the limits
-    (Kirkpatrick, Gelatt and Vecchi 1983) whose ends are crossed (Moscato 1989). Seeds and iterations decide, not time. Bounds: the loss as it stands where it is convex, then the
-    multipliers of the doubly nonnegative relaxation (Burer 2009), made convex in numpy; the search on them leaves a
-    record that the core checks. Above 600 choices the bound is that of the convex program alone, often far below the
-    optimum, which is no verdict on the allocation.
+    (Kirkpatrick, Gelatt and Vecchi 1983) whose ends are crossed (Moscato 1989). Seeds and iterations decide, not
+    time. Bounds: the loss as it stands where it is convex, then the multipliers of the doubly nonnegative relaxation
+    (Burer 2009), made convex in numpy; the search on them leaves a record that the core checks. Above 600 choices the
+    bound is that of the convex program alone, often far below the optimum, which is no verdict on the allocation.
 
-    effort: times the iterations of the local search; 0: the bound, with the separable optimum. nodes: of branch and bound, about; 0 for none. steps: of the
-    relaxation, each one eigendecomposition; 0 for none. engine: "c", "numpy" (local search with a fiftieth of the
-    iterations, a bound, no branch and bound), or "auto" for C where the extension was built.
+    effort: times the iterations of the local search; 0: the bound, with the separable optimum. nodes: of branch and
+    bound, about; 0 for none. steps: of the relaxation, each one eigendecomposition; 0 for none. engine: "c", "numpy"
+    (local search with a fiftieth of the iterations, a bound, no branch and bound), or "auto" for C where the extension
+    was built.
     """
 
     effort: float = 1.0

@@ -115,7 +115,7 @@ class Course:
 
     @property
     def spread(self) -> float:
-        """A thousandth of what the taken choices' own values sum to, whatever their signs: a unit where the loss is 0."""
+        """A thousandth of the sum of the taken choices' own |values|: a unit where the loss is 0."""
         return 1e-3 * float(np.abs(self.form.value[self.taken]).sum())
 
 

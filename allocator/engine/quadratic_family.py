@@ -16,10 +16,11 @@ from allocator.engine.quadratic_search import annealed
 from allocator.statement import FloatArray, IntArray
 
 EACH = 150  # proposals for each choice in one run
-PROPOSED = (2e4, 1.6e6)  # in one run, at least and at most
-IN_ALL = 4e7  # proposals
+LARGE = 5_000  # choices above which one long run does more than many short ones, whose descents take as long
+LEAST = 2e4  # proposals in one run
+IN_ALL = 4e7  # proposals; where there are many choices, 1e7, as each takes longer
 OPERATIONS = 2e9  # of all proposals, where W is not held and each costs as many as there are vectors
-RUNS = (8, 280)  # at least and at most
+RUNS = 280
 SHARE = 9  # runs for each first one
 MEMBERS = 20
 HOT, WARM, COLD = 1e-2, 3e-3, 3e-4  # of the loss: first runs begin hot, children warm, all end cold
@@ -45,7 +46,7 @@ def breed(course: Course, prices: FloatArray) -> None:
     form = course.form
     each, runs = _plan(course)
     family: list[Member] = []
-    first = min(max(runs // SHARE, 3), int(MEMBERS * max(1.0, math.sqrt(course.effort))))
+    first = min(runs // SHARE + 1, int(MEMBERS * max(1.0, math.sqrt(course.effort))))
     unit = max(abs(course.worth), course.spread, form.least)
     if unit <= 0:
         return
@@ -74,11 +75,11 @@ def breed(course: Course, prices: FloatArray) -> None:
 def _plan(course: Course) -> tuple[int, int]:
     """Proposals of a run, and runs."""
     form = course.form
-    each = min(max(EACH * form.choices, PROPOSED[0]), PROPOSED[1])
-    most = IN_ALL if form.matrix is not None else min(IN_ALL, OPERATIONS / (1 + len(form.sign)))
-    each = min(each, max(most / RUNS[0], 1.0))
-    runs = course.effort * min(max(most / each, RUNS[0]), RUNS[1])
-    return int(each) + 1, int(runs) + 1
+    most = IN_ALL if form.choices <= LARGE else IN_ALL / 4
+    if form.matrix is None:
+        most = min(most, OPERATIONS / (1 + len(form.sign)))
+    each = min(max(EACH * form.choices, LEAST), most) if form.choices <= LARGE else most
+    return int(each) + 1, max(int(course.effort * min(most / each, RUNS)), 1)
 
 
 def _least(course: Course, unit: float) -> FloatArray:
@@ -92,7 +93,8 @@ def _least(course: Course, unit: float) -> FloatArray:
 
 def _crossed(family: list[Member], rng: np.random.Generator) -> IntArray:
     i, j = rng.choice(len(family), 2, replace=False).tolist()
-    return np.where(rng.random(len(family[i].taken)) < 0.5, family[i].taken, family[j].taken)
+    mine = rng.random(len(family[i].taken)) < 0.5
+    return np.asarray(np.where(mine, family[i].taken, family[j].taken))
 
 
 def _join(family: list[Member], new: Member, most: int, near: float) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -18,12 +19,12 @@ from allocator.engine.quadratic_model import Compact
 from allocator.engine.quadratic_search import FOREVER
 from allocator.statement import FloatArray
 
-SWEEPS = 40
+SWEEPS = 160
 STEPS = 4
-PUSH = 30.0  # step of the prices, in units of the loss and of the limits
+PUSH = 1.0  # step of the prices, in units of the loss and of the limits
 CHORDS = 60
 SHARES = (1.0, 0.9, 0.7, 0.4, 0.0)  # of the point: a smaller one may bound more where the descent has not settled
-STILL = 1e-4  # of the loss: what a sweep gains when it is time to stop
+STILL = 1e-6  # of the loss: what a sweep gains when it is time to stop
 
 
 class Relaxed:
@@ -43,7 +44,7 @@ class Relaxed:
         self.linear = self.linear + form.vectors @ slope
         self.constant = float(np.where(up, 0.0, -0.5 * form.sign * low * high).sum())
         self.linear += 0.5 * np.bincount(form.ends, np.minimum(form.worth, 0.0), form.choices)
-        self.vectors = np.ascontiguousarray(form.vectors[:, up])
+        self.vectors = form.vectors if up.all() else np.ascontiguousarray(form.vectors[:, up])
         self.sign = np.ascontiguousarray(form.sign[up])
         self.parts = 1.0 / np.diff(form.start)[form.group]
         self.mean = np.zeros(form.choices)
@@ -55,21 +56,22 @@ class Relaxed:
             self._descend(unit, monotonic() + seconds)
         else:
             self._descend_in_c(kernels, unit, min(max(seconds, 0.0), FOREVER))
-        points = [self.sign * (parts @ self.vectors) for parts in (self.parts, self.mean)]
-        tried = [self._bound(share * along, self.price) for along in points for share in SHARES]
-        top = max(tried, key=lambda found: found[0])
+        top = max((found for parts in (self.parts, self.mean) for found in self._bounds(parts)), key=lambda one: one[0])
         self.bound, self.price, along = top
         point = np.zeros(len(form.sign))
         point[up] = np.ldexp(along, -form.lift)
         self.dual = Dual(self._values(), point)
 
-    def _bound(self, along: FloatArray, price: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        """The bound at y = along, its prices, and y."""
-        column = self.linear + self.vectors @ along
-        price = best_prices(self.form, column, self.column, self.limit, price)
-        least = np.minimum.reduceat(column + price @ self.column, self.form.start[:-1])
-        square = 0.5 * float(along @ (along / self.sign)) if len(along) else 0.0
-        return float(least.sum()) - square - float(price @ self.limit) + self.constant, price, along
+    def _bounds(self, parts: FloatArray) -> Iterator[tuple[float, FloatArray, FloatArray]]:
+        """For shares of a point y = e·c of these parts: the bound, its prices, and y."""
+        along = self.sign * (parts @ self.vectors)
+        bent, square = self.vectors @ along, 0.5 * float(along @ (along / self.sign)) if len(along) else 0.0
+        for share in SHARES:
+            column = self.linear + share * bent
+            price = best_prices(self.form, column, self.column, self.limit, self.price)
+            least = np.minimum.reduceat(column + price @ self.column, self.form.start[:-1])
+            sides = float(price @ self.limit)
+            yield float(least.sum()) - share * share * square - sides + self.constant, price, share * along
 
     def _sides(self) -> None:
         """column [S, n] and limit [S] of the sides in units of what they leave above each group's least."""
