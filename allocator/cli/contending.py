@@ -134,7 +134,7 @@ def _leaders(best: str, rows: list[Row]) -> str:
 
 def _cells(row: Row) -> list[str]:
     if row.judged is None:
-        return [row.method, *["–"] * 8, "none found"]
+        return [row.method, *["–"] * 8, "none found" if row.passes is not None else "not begun"]
     kl = row.judged.value("kl")
     used = ", ".join(number(value) for value in row.used.values())
     predicted = "–" if row.predicted is None else f"{row.predicted:.3g} {row.unit}"

@@ -21,7 +21,7 @@ LEAST = 2e4  # proposals in one run
 IN_ALL = 4e7  # proposals; where there are many choices, 1e7, as each takes longer
 OPERATIONS = 2e9  # of all proposals, where W is not held and each costs as many as there are vectors
 RUNS = 280
-SHARE = 9  # runs for each first one
+SHARE = 20  # runs for each first one
 MEMBERS = 20
 HOT, WARM, COLD = 1e-2, 3e-3, 3e-4  # of the loss: first runs begin hot, children warm, all end cold
 ABOVE = 1.5  # times the relaxation's prices: those of parts of choices are low
@@ -78,7 +78,7 @@ def _plan(course: Course) -> tuple[int, int]:
     most = IN_ALL if form.choices <= LARGE else IN_ALL / 4
     if form.matrix is None:
         most = min(most, OPERATIONS / (1 + len(form.sign)))
-    each = min(max(EACH * form.choices, LEAST), most) if form.choices <= LARGE else most
+    each = min(max(EACH * form.choices, LEAST), most) if form.choices <= LARGE else most * min(course.effort, 1.0)
     return int(each) + 1, max(int(course.effort * min(most / each, RUNS)), 1)
 
 

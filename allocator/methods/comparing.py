@@ -144,7 +144,7 @@ class _Bench:
             kept = msgspec.json.decode(path.read_bytes())
             return Row.revived(recipe, budget, kept, judge.parts.take("row", key), _judged)
         if most is not None and expected is not None and expected > most:
-            said = f"left out: it would take about {expected:,.0f} passes, more than {most:,.0f}"
+            said = f"left out: it would take about {expected:,.0f} passes, and at most {most:,.6g} were asked for"
             return Row(
                 method=recipe.name, options=repr(recipe), fidelity=recipe.fidelity, budget=budget, failed=said,
                 forecast=expected,

@@ -79,7 +79,7 @@ def test_what_would_take_too_long_is_not_begun(workload, space, tmp_path, monkey
             progress=lambda stage, done, total: said.append(stage),
         )  # fmt: skip
     rows = {row.method: row for row in found.rows}
-    assert rows["clado"].failed == "left out: it would take about 88 passes, more than 20"
+    assert rows["clado"].failed == "left out: it would take about 88 passes, and at most 20 were asked for"
     assert rows["clado"].forecast == 88
     assert rows["clado"].to_json()["forecast"] == 88
     assert rows["relative_error"].judged is not None
