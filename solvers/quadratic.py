@@ -31,10 +31,12 @@ from allocator.solution import Answer
 from allocator.statement import IntArray
 
 ENGINES = ("auto", "c", "numpy")
-STARTS = 10
-DRAWS = 12
+STARTS = 10  # random ones
+DRAWS = 12  # roundings
+KICKED = 200  # choices up to which kicks find the optimum before the proof begins
+BEFORE = 0.1  # of the annealed runs, before the proof where there are more
 LAST = 1_000  # kicks after the annealing
-PLENTY = 5_000  # choices above which one random start has to do, and one rounding
+PLENTY = 5_000  # choices above which one rounding has to do
 USELESS = 0.95  # of the objective: a gap that is not worth a number
 ROUNDING = 1e-9  # of a bound: what the claim leaves to rounding
 
@@ -102,17 +104,20 @@ class Quadratic:
             if rows is not None and (taken := form.inside(rows)) is not None:
                 course.offer(taken)
                 starts.append(taken)
-        if not self.nodes or form.choices > DENSE or course.numpy:
+        if not (self.effort and self.nodes) or form.choices > DENSE or course.numpy:
             return self._bounded(course, starts)
         self._begun(course, starts)
+        if form.choices > KICKED and course.best is not None:
+            breed(course, self._relaxed(course).pressures, BEFORE)
         return self._proved(course) or self._bounded(course, starts)
 
     def _begun(self, course: Course, starts: list[IntArray]) -> None:
         """Local search from these, greedy and random allocations."""
         course.begin_all(starts)
         course.first()
-        course.draws(STARTS if course.form.choices <= PLENTY else 1)
-        course.kick()
+        if course.form.choices <= KICKED:
+            course.draws(STARTS)
+            course.kick()
 
     @staticmethod
     def running() -> str:
@@ -165,6 +170,8 @@ class Quadratic:
     @staticmethod
     def _bred(course: Course, relaxed: Relaxed) -> None:
         """Annealing and crossing, and kicks of what comes out."""
+        if course.best is None:
+            course.draws(STARTS)
         if course.best is not None:
             breed(course, relaxed.pressures)
             course.kick(LAST, salt=9)

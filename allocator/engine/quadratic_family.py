@@ -11,19 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from allocator.engine.quadratic_course import Course
+from allocator.engine.quadratic_course import SLOWER, Course
 from allocator.engine.quadratic_search import annealed
 from allocator.statement import FloatArray, IntArray
 
 EACH = 150  # proposals for each choice in one run
 LARGE = 5_000  # choices above which one long run does more than many short ones, whose descents take as long
-LEAST = 2e4  # proposals in one run
+LEAST = 1e5  # proposals in one run
 IN_ALL = 4e7  # proposals; where there are many choices, 1e7, as each takes longer
 OPERATIONS = 2e9  # of all proposals, where W is not held and each costs as many as there are vectors
 RUNS = 280
-SHARE = 20  # runs for each first one
+SHARE = 9  # runs for each first one
 MEMBERS = 20
-HOT, WARM, COLD = 1e-2, 3e-3, 3e-4  # of the loss: first runs begin hot, children warm, all end cold
+HOT = (3.0, 1e-2)  # of the loss: where first runs begin, over the number of groups, and at least
+WARM = 0.3  # of that: where children begin
+COLD = 3e-4  # of the loss: where all end
 ABOVE = 1.5  # times the relaxation's prices: those of parts of choices are low
 NEAR = 2e-2  # of the groups: two members that differ in fewer are one
 
@@ -36,21 +38,24 @@ class Member:
     total: float
 
 
-def breed(course: Course, prices: FloatArray) -> None:
+def breed(course: Course, prices: FloatArray, share: float = 1.0) -> None:
     """Anneal a few from the course's best, cross them, and hand everything to the course; by runs, not by time.
 
     Args:
         course: with an allocation.
         prices: of the rows in the form's units, upper sides and then lower ones [2R]: of the relaxation.
+        share: of the runs.
     """
     form = course.form
     each, runs = _plan(course)
+    runs = max(int(share * runs), 1)
     family: list[Member] = []
     first = min(runs // SHARE + 1, int(MEMBERS * max(1.0, math.sqrt(course.effort))))
     unit = max(abs(course.worth), course.spread, form.least)
     if unit <= 0:
         return
     prices = ABOVE * np.maximum(prices, _least(course, unit))
+    hot = max(HOT[0] / form.groups, HOT[1]) * unit
     rng = np.random.default_rng(course.limits.seed)
     for run in range(runs):
         if course.late:
@@ -62,7 +67,7 @@ def breed(course: Course, prices: FloatArray) -> None:
             begin,
             prices=prices,
             proposals=each,
-            heat=((HOT if young else WARM) * unit, COLD * unit),
+            heat=(hot if young else WARM * hot, COLD * unit),
             seed=course.limits.seed + ((run + 16) << 32),
             seconds=course.limits.left,
             engine=course.engine,
@@ -79,7 +84,8 @@ def _plan(course: Course) -> tuple[int, int]:
     if form.matrix is None:
         most = min(most, OPERATIONS / (1 + len(form.sign)))
     each = min(max(EACH * form.choices, LEAST), most) if form.choices <= LARGE else most * min(course.effort, 1.0)
-    return int(each) + 1, max(int(course.effort * min(most / each, RUNS)), 1)
+    runs = max(int(course.effort * min(most / each, RUNS)), 1)
+    return int(each / (SLOWER if course.numpy else 1)) + 1, runs
 
 
 def _least(course: Course, unit: float) -> FloatArray:

@@ -15,7 +15,9 @@ from allocator.engine.quadratic_minorant import Minorant, Part, minorant, tangen
 from allocator.statement import FloatArray, IntArray
 
 OVER = 1.6  # step of the multipliers
-PENALTY = 0.04  # of the augmented Lagrangian, the loss in its unit (fixed: adapting it made it slower)
+POWER = 0.5  # of a choice's own value in its unit
+AVERAGED = 25  # latest multipliers, whose mean bounds better than the last
+PENALTY = 0.1  # of the augmented Lagrangian, the loss in its unit (fixed: adapting it made it slower)
 
 
 class Lift:
@@ -31,32 +33,41 @@ class Lift:
         room = np.concatenate([part.limit - part.column @ centre])
         first = np.concatenate([[1.0], centre, room])[:, None]
         rest = np.concatenate([np.zeros((1, face.shape[1])), face, -part.column @ face])
-        self.basis, _ = np.linalg.qr(np.concatenate([first, rest], axis=1))
+        self.scale = np.ones(order)
+        self.scale[1 : m + 1] = np.maximum(part.value / unit, 1.0) ** POWER
+        basis, _ = np.linalg.qr(self.scale[:, None] * np.concatenate([first, rest], axis=1))
+        self.basis = basis
         self.form = np.zeros((order, order))
         self.form[0, 1 : m + 1] = self.form[1 : m + 1, 0] = part.value / (2 * unit)
         self.form[1 : m + 1, 1 : m + 1] = part.matrix / (2 * unit)
+        self.form /= self.scale[:, None] * self.scale
         same = part.group[:, None] == part.group[None, :]
         self.zero = np.zeros((order, order), bool)
         self.zero[1 : m + 1, 1 : m + 1] = same
+        first = self.scale[:, None] * first
         self.y = self._kept(first @ first.T)
         self.z = np.zeros((order, order))
+        self.mean = np.zeros((order, order))  # of multipliers, each with −Vᵀ z V PSD
         self.steps = 0
 
     def step(self, count: int) -> None:
         """So many more iterations."""
         for _ in range(count):
             lifted = self._lifted()
+            self.steps += 1
+            self.mean += (self.z + PENALTY * (self.y - lifted) - self.mean) / min(self.steps, AVERAGED)
             self.y = self._kept(lifted - (self.form + self.z) / PENALTY)
             self.z += OVER * PENALTY * (self.y - lifted)
-            self.steps += 1
 
     def narrowed(self, part: Part, kept: IntArray) -> Lift:
         """The iteration over fewer choices, begun where this one is; kept: their places in this part."""
         other = Lift(part, self.unit)
         if len(part.limit) == len(self.part.limit):
             places = np.concatenate([[0], 1 + kept, 1 + len(self.part.group) + np.arange(len(part.limit))])
-            other.y = other._kept(self.y[np.ix_(places, places)])
-            other.z = self.z[np.ix_(places, places)].copy()
+            ratio = other.scale / self.scale[places]
+            other.y = other._kept(self.y[np.ix_(places, places)] * ratio[:, None] * ratio)
+            other.z = self.z[np.ix_(places, places)] / (ratio[:, None] * ratio)
+            other.mean = self.mean[np.ix_(places, places)] / (ratio[:, None] * ratio)
         other.steps = self.steps
         return other
 
@@ -75,23 +86,27 @@ class Lift:
         """The nearest matrix with 1 in the corner, x on the diagonal and first row, 0 in groups, the rest ≥ 0."""
         m = len(self.part.group)
         along = np.arange(1, m + 1)
-        x = np.maximum((y[along, along] + y[0, along] + y[along, 0]) / 3, 0.0)
+        s = self.scale[along]
+        x = np.maximum((s * y[along, along] + y[0, along] + y[along, 0]) / (s * (s * s + 2)), 0.0)
         y = np.maximum(y, 0.0)
         y[self.zero] = 0.0
-        y[along, along] = y[0, along] = y[along, 0] = x
+        y[along, along] = s * s * x
+        y[0, along] = y[along, 0] = s * x
         y[0, 0] = 1.0
         return y
 
     @property
     def parts(self) -> FloatArray:
         """Parts of choices [m]."""
-        x = np.maximum(self.y[0, 1 : len(self.part.group) + 1], 1e-9)
+        inside = slice(1, len(self.part.group) + 1)
+        x = np.maximum(self.y[0, inside] / self.scale[inside], 1e-9)
         return np.asarray(x / np.add.reduceat(x, self.part.start[:-1])[self.part.group])
 
     def minorant(self) -> Minorant:
         """The convex function that the multipliers stand for; valid however far the iteration is."""
         m = len(self.part.group)
-        z = self.z + PENALTY * (self.y - self._lifted())  # −Vᵀ z V is PSD
-        left = (self.form + z) * (2 * self.unit)
+        z = self.mean
+        back = self.scale[:, None] * self.scale * (2 * self.unit)
+        left = (self.form + z) * back
         inside = slice(1, m + 1)
-        return minorant(self.part, left[inside, inside], left[m + 1 :, inside], z[inside, inside] * (-2 * self.unit))
+        return minorant(self.part, left[inside, inside], left[m + 1 :, inside], -(z * back)[inside, inside])

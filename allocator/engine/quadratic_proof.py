@@ -21,7 +21,7 @@ from allocator.statement import BoolArray, FloatArray
 
 DENSE = 600  # choices up to which minorants are made
 FIRST = 4_000  # nodes on W as it stands
-LOOK = 50  # iterations between two looks at the multipliers
+LOOK = 25  # iterations between two looks at the multipliers
 SHRUNK = 0.8  # of the choices: with fewer the iteration goes on without the rest
 TRIES = 2_000  # nodes after the first look, twice as many after each that is worth it
 BETTER = 0.9  # of the gap: what is worth another search

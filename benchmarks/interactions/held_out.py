@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from statistics import fmean, median, stdev
@@ -70,8 +71,8 @@ def measured(workload: Workload, space: Space, bits: str) -> dict[str, float]:
     from allocator import profile, refine, solve
     from benchmarks.profilers.truth import Held, compressed, wholes
 
-    budget = {"weight_bytes": f"{bits}bits"}
     kl, ggn = (profile(workload, space, name) for name in ("kl", "ggn"))
+    budget = {"weight_bytes": bytes_of(ggn, float(bits))}
     solutions = {
         "additive": solve(kl, "exact", budgets=budget),
         "quadratic": solve(ggn, "quadratic", budgets=budget),
@@ -94,6 +95,14 @@ def measured(workload: Workload, space: Space, bits: str) -> dict[str, float]:
         values[name] = known[key][0]
         values |= {"additive_stderr": known[key][1]} if name == "additive" else {}
     return values
+
+
+def bytes_of(problem: Problem, bits: float) -> int:
+    """What uniform rounding to so many bits stores, scales included; the middle of two where it is halfway."""
+    from allocator.demos.runner import budget_of
+
+    low, high = (budget_of(problem, f"int{whole}") for whole in (math.floor(bits), math.ceil(bits)))
+    return (low + high) // 2
 
 
 def uniform(problem: Problem) -> IntArray | None:
