@@ -18,7 +18,6 @@ from allocator.checks.lagrangian import single_row_infeasible
 from allocator.errors import UsageError
 from allocator.evaluation import scale_of
 from allocator.features import LINEAR
-from allocator.interaction_search import InteractionSearch
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
@@ -27,6 +26,7 @@ from allocator.statement import FloatArray, IntArray
 from solvers._answers import bounded
 from solvers._chain import Answered, Stages, chains, solve_stages
 from solvers._elimination import Elimination, tables
+from solvers._improving import KICKS, Improving
 from solvers._multipliers import Search, Seen
 
 CLOSE = 1e-12  # of S
@@ -49,7 +49,7 @@ class Graph:
 
     width: int = 6
     cells: int = 2_000_000
-    kicks: int = 20
+    kicks: int = KICKS
 
     name: ClassVar[str] = "graph"
     features: ClassVar[frozenset[str]] = LINEAR | {"pairs", "basis"}
@@ -79,7 +79,7 @@ class Graph:
         if chained is not None and chained.limit in (None, "time"):
             return _chosen(graph, chained, limits, start, close)
         statistics: dict[str, Any] = {**graph.statistics, "width": graph.elimination.width}
-        search = InteractionSearch(model, limits)
+        search = Improving(model, limits)
         if start is not None:
             search.begin(problem.indptr[:-1] + start)
         if chained is not None and chained.rows is not None:
@@ -97,8 +97,8 @@ class Graph:
         if search.best is not None and search.best.objective - bound > max(
             slip, limits.gap * abs(search.best.objective)
         ):
-            search.kick(self.kicks, limits.seed)
-        answer = bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
+            search.kick(self.kicks)
+        answer = bounded(search.best, limits, bound, slip, {**statistics, "passes": len(priced.seen)})
         return dataclasses.replace(answer, certificate=graph.certificate(best.prices))
 
 
