@@ -9,7 +9,6 @@ import numpy as np
 
 from allocator.engine.quadratic_model import compact
 from allocator.linear import Row
-from allocator.statement import IntArray
 from solvers._improving import Improving
 from solvers._loss_search import LossSearch
 
@@ -44,22 +43,24 @@ def lowered(search: LossSearch, bound: float, kicks: int) -> None:
     ceiling = Row(budget=-1, column=value, lo=None, hi=high, exact=False)
     under = dataclasses.replace(row.model, linear=dataclasses.replace(loss, rows=(*loss.rows, ceiling)))
     form, quiet = compact(under), dataclasses.replace(limits, report=None)
-    ends: list[IntArray] = []
+    ends = [search.best.rows]
 
     def lower(level: float) -> bool:
         """Whether the best of the search has been lowered to the level."""
         form.hi[-1] = level  # in place: all levels share one matrix of interactions
         inner = Improving(under, quiet, form)
-        inner.begin_all([search.best.rows, *ends] if search.best is not None else ends)
+        for rows in ends:
+            inner.course.begin(np.searchsorted(form.row, rows))  # not as it is: the problem knows nothing of the level
         inner.kick(kicks)
         if inner.best is None:
             return False
-        ends[:] = [inner.best.rows]
         before = search.best
+        ends[1:] = [inner.best.rows]
         search.offer(inner.best.rows)
-        if search.best is before:
+        if search.best is before or search.best is None:
             return False
         search.begin(inner.best.rows)
+        ends[0] = search.best.rows
         return True
 
     first = high - low
