@@ -38,7 +38,8 @@ class CvxpyQp:
     and secants, with a weaker bound. The bound is the Lagrangian bound of the tangent at the engine's point: it holds
     however inexact that is. It is often far below the optimum, which is no verdict on the allocation.
 
-    convexify: False refuses what is not convex as it stands. kicks: perturbations of the local search.
+    convexify: False refuses what is not convex as it stands. kicks: perturbations of the local search, fewer beyond
+    1,000 choices.
     """
 
     convexify: bool = True

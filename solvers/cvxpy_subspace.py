@@ -49,7 +49,7 @@ class CvxpySubspace:
     lift: "auto" up to 60 choices, "always" (up to 120), "never". outer: integer programs with tangents (HiGHS) at
     most, for a bound that closes in on the optimum; a few are tried even at 0 where nothing else finds an
     allocation. remainder: a max on the loss holds with the remainders of the taken choices added, which is more than
-    the problem asks. kicks: perturbations of the local search.
+    the problem asks. kicks: perturbations of the local search, fewer beyond 1,000 choices.
     """
 
     form: Literal["choices", "steps"] = "choices"
