@@ -109,7 +109,10 @@ class LossSearch:
             use, loss = self._rows.use(taken), self.row.model.total(taken)
             excess = self._excess(use[:, None], np.array([loss]))[0]
             if excess == 0.0:
+                self.offer(taken)  # a descent takes its time
                 return self._descended(taken)
+            if self.limits.left <= 0 and self.best is not None:
+                return None
             after = self._excess(use[:, None] + self._rows.change(taken), loss + self._gain(self.row.model, taken))
             removed = np.where(model.linear.free, excess - after, 0.0)
             lost = np.maximum(self._gain(model, taken), 0.0)

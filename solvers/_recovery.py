@@ -58,15 +58,19 @@ class Recovery:
     def _part(self) -> int:
         return -(-self.kicks // SHARE)
 
+    def least_loss(self) -> None:
+        """Where the loss is limited, begin where it is least: the shortest way to an allocation that keeps the limit."""
+        if self.row is not None:
+            self._look("least loss", Improving(self.row.model, dataclasses.replace(self.limits, report=None)))
+
     def under_loss(self, price: float) -> None:
-        """Begin where the loss is least, and where the objective is with the limit on the loss at a price, 0 too.
+        """Begin where the objective is least with the limit on the loss at a price, and without it.
 
         Where the least objective without the limit keeps it, the limit is slack and nothing within it is better.
         """
         if self.row is None:
             return
         quiet = dataclasses.replace(self.limits, report=None)
-        self._look("least loss", Improving(self.row.model, quiet))
         self._look("loss without a limit", self._free)
         free = self._free.best
         self._slack = free is not None and self.best is not None and self.best.objective <= free.objective
@@ -76,7 +80,7 @@ class Recovery:
     def _look(self, name: str, other: Improving) -> None:
         """Begin at what the engine finds for another objective, or without the limit on the loss."""
         first = cheapest(other.model.linear)
-        if first is None or self.limits.left <= 0:
+        if first is None or (self.limits.left <= 0 and self.best is not None):
             return
         other.begin_all([first] if self.best is None else [first, self.best.rows])
         other.kick(self._part)

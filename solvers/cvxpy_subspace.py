@@ -86,6 +86,7 @@ class CvxpySubspace:
             return Answer(claim="infeasible")
         recovery = Recovery(model, row, limits, self.kicks)
         recovery.begin("start", [] if start is None else [problem.indptr[:-1] + start])
+        recovery.least_loss()
         recovery.begin("cheapest", [begin])
         if self.form == "steps":
             steps = stepped(model, row, limits)

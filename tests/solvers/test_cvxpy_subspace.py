@@ -130,6 +130,16 @@ def test_the_least_cost_under_a_loss(negative: int) -> None:
         bounds_hold(answer, best)
 
 
+def test_without_time_an_allocation_within_the_loss_is_still_found() -> None:
+    for seed in range(times(8)):
+        problem = drawn(seed, groups=6)
+        _, loss, _ = table(problem)
+        asked = compact(problem, float(np.quantile(loss, 0.1)))
+        answer = QUICK.solve(asked, Limits(time=1e-9))
+        assert answer.limit == "time"
+        held(asked, answer)
+
+
 def test_cost_and_loss_together_under_a_loss() -> None:
     for seed in range(times(6)):
         problem = drawn(seed, groups=5)
