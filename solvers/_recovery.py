@@ -59,7 +59,7 @@ class Recovery:
         return -(-self.kicks // SHARE)
 
     def least_loss(self) -> None:
-        """Where the loss is limited, begin where it is least: the shortest way to an allocation that keeps the limit."""
+        """Where the loss is limited, begin where it is least: the shortest way to an allocation that keeps it."""
         if self.row is not None:
             self._look("least loss", Improving(self.row.model, dataclasses.replace(self.limits, report=None)))
 
