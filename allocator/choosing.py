@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from allocator.chains import chains
 from allocator.features import LINEAR
 from allocator.problem import Problem
+from allocator.statement import IntArray, Pairs
 
 FEW = 20_000
 FEW_ROWS = 4
 SEVERAL_GROUPS = 1_000
 COUPLED_GROUPS = 2_000
+CELLS = 1_000_000  # of the tables along chains: half of what `graph` takes
+DENSE = 3  # joined pairs of groups for each group: above, products of choices are too many for an integer program
 COUPLINGS = frozenset({"max_distinct", "implies", "cardinality"})
 QUADRATIC = LINEAR | {"pairs", "basis"}
+SUBSPACE = QUADRATIC | {"loss_budgets"}
 ENGINE = LINEAR | {"loss_budgets", "pnorm_loss", "max_loss"}
 
 
@@ -25,8 +32,13 @@ def choose_solver(problem: Problem | None) -> tuple[str, str]:
         return "brute_force", f"only {count} allocations: all of them can be looked at"
     groups, parts = problem.group_count, problem.features
     if parts & {"pairs", "basis"}:
+        joined = _joined(problem)
+        if parts <= QUADRATIC - {"several_budgets"} and joined is not None and _in_chains(problem, joined):
+            return "graph", "interactions along chains of groups: lists of states prove the optimum"
         if parts <= QUADRATIC:
             return "quadratic", "our own engine for losses with interactions: bounds, proofs and local search"
+        if parts <= SUBSPACE and (joined is None or len(joined) > DENSE * groups):
+            return "cvxpy_subspace", "a limit on a loss in which nearly all groups interact: bounds and local search"
         return "ortools_cpsat", f"it takes {', '.join(sorted(parts))}"
     if parts <= ENGINE and "several_budgets" not in parts:
         return "exact", "one budget over sums: the engine proves the optimum at any size"
@@ -39,3 +51,22 @@ def choose_solver(problem: Problem | None) -> tuple[str, str]:
     if parts & COUPLINGS:
         return "ortools_cpsat", f"it takes {', '.join(sorted(parts))}"
     return "ortools_mip", "exact for what the engine does not take, at this size"
+
+
+def _joined(problem: Problem) -> IntArray | None:
+    """Two groups each [M, 2] that have pairs between them, once; None where a basis joins what it may."""
+    found = [np.zeros((0, 2), np.int64)]
+    for _, part in problem.active_interactions:
+        if not isinstance(part, Pairs):
+            return None
+        found.append(np.sort(problem.group_of[part.index], axis=1))
+    ends = np.concatenate(found)
+    key = np.unique(ends[:, 0] * problem.group_count + ends[:, 1])
+    ends = np.stack([key // problem.group_count, key % problem.group_count], axis=1)
+    return np.asarray(ends[(problem.sizes[ends] > 1).all(axis=1)])
+
+
+def _in_chains(problem: Problem, joined: IntArray) -> bool:
+    if int(problem.sizes[joined].prod(axis=1).sum()) + problem.choice_count > CELLS:
+        return False
+    return chains(joined[:, 0], joined[:, 1], problem.group_count) is not None

@@ -6,24 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from allocator.interaction_search import InteractionSearch
+from allocator.evaluation import Outcome
+from allocator.protocols import Limits
 from allocator.solution import Answer
 
 
-def bounded(search: InteractionSearch, bound: float, slip: float, statistics: Mapping[str, Any]) -> Answer:
-    """The best allocation of the search under a bound: "optimal" where they meet within `slip`.
+def bounded(best: Outcome | None, limits: Limits, bound: float, slip: float, statistics: Mapping[str, Any]) -> Answer:
+    """The best allocation of a search under a bound: "optimal" where they meet within `slip`.
 
     bound: on the objective, −∞ for none. slip: what rounding may have taken off it.
     """
-    limit = "time" if search.limits.left <= 0 else None
+    limit = "time" if limits.left <= 0 else None
     known = bound if math.isfinite(bound) else None
-    if search.best is None:
+    if best is None:
         return Answer(claimed_bound=known, limit=limit, statistics=statistics)
-    closed = search.best.objective <= bound + slip
+    closed = best.objective <= bound + slip
     return Answer(
-        choice=search.choice,
+        choice=best.rows - best.problem.indptr[:-1],
         claim="optimal" if closed else None,
-        claimed_bound=None if known is None else min(known, search.best.objective),
+        claimed_bound=None if known is None else min(known, best.objective),
         limit=None if closed else limit,
         statistics=statistics,
     )

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from allocator.bounds import argmin
 from allocator.checks.lagrangian import proves_infeasible
 from allocator.errors import SolverError
 from allocator.linear import Linear
 from allocator.protocols import Limits
-from allocator.statement import FloatArray, IntArray
+from allocator.statement import FloatArray
 
 ENGINES = ("CLARABEL", "SCS")
 CLOCKS = {"CLARABEL": "time_limit", "SCS": "time_limit_secs"}
@@ -115,15 +114,3 @@ def membership(linear: Linear) -> Any:
     return csr_array(
         (np.ones(len(free)), (groups, np.arange(len(free)))), shape=(linear.problem.group_count, len(free))
     )
-
-
-def roundings(linear: Linear, x: FloatArray, draws: int, seed: int) -> Iterable[IntArray]:
-    """Rows [G] of the largest part of each group, then draws that take each choice as often as its part says."""
-    yield argmin(linear, -x)
-    rng = np.random.default_rng(seed)
-    part = np.where(linear.free, np.maximum(x, 1e-9), 0.0)
-    for _ in range(draws):
-        with np.errstate(divide="ignore"):
-            yield argmin(
-                linear, np.where(part > 0, rng.exponential(size=len(x)) / np.where(part > 0, part, 1.0), np.inf)
-            )

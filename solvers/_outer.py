@@ -32,7 +32,7 @@ def outer(found: Relaxations, recovery: Recovery, most: int) -> None:
         found.statistics["masters"] = count
         if taken is not None:
             recovery.begin("outer", [taken])
-        best = recovery.search.best
+        best = recovery.best
         bound = bound if best is None else min(bound, best.objective)
         if math.isfinite(bound):
             found.bounds["outer"] = max(bound, found.bounds.get("outer", -math.inf))

@@ -14,19 +14,18 @@ from allocator.checks.lagrangian import single_row_infeasible
 from allocator.errors import UnsupportedError, UsageError
 from allocator.evaluation import scale_of
 from allocator.features import LINEAR
-from allocator.interaction_search import InteractionSearch
 from allocator.local_search import cheapest
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
 from solvers._answers import bounded
-from solvers._convex import exclusion, roundings
+from solvers._convex import exclusion
 from solvers._convexify import MOST_SHIFTED, Convex, is_convex, plain, shifted, split
+from solvers._improving import KICKS, Improving
 from solvers._programs import Program, tangent_bound
 
 CLOSE = 1e-12  # of S
-DRAWS = 8
 CORNERS = 4
 
 
@@ -39,11 +38,12 @@ class CvxpyQp:
     and secants, with a weaker bound. The bound is the Lagrangian bound of the tangent at the engine's point: it holds
     however inexact that is. It is often far below the optimum, which is no verdict on the allocation.
 
-    convexify: False refuses what is not convex as it stands. kicks: perturbations of the local search.
+    convexify: False refuses what is not convex as it stands. kicks: perturbations of the local search, fewer beyond
+    1,000 choices.
     """
 
     convexify: bool = True
-    kicks: int = 30
+    kicks: int = KICKS
 
     name: ClassVar[str] = "cvxpy_qp"
     features: ClassVar[frozenset[str]] = LINEAR | {"pairs", "basis"}
@@ -67,7 +67,7 @@ class CvxpyQp:
         begin = cheapest(model.linear)
         if begin is None or single_row_infeasible(model.linear) is not None:
             return Answer(claim="infeasible")
-        search = InteractionSearch(model, limits)
+        search = Improving(model, limits)
         if start is not None:
             search.begin(problem.indptr[:-1] + start)
         search.begin(begin)
@@ -78,16 +78,16 @@ class CvxpyQp:
             prices = exclusion(model.linear, limits) if point.empty else None
             if prices is not None and search.best is None:
                 return Answer(claim="infeasible", certificate=Multipliers(prices), statistics=statistics)
-            return bounded(search, -math.inf, 0.0, statistics)
+            return bounded(search.best, limits, -math.inf, 0.0, statistics)
         priced, bound = tangent_bound(model, form, point.x)
-        search.begin_all(roundings(model.linear, point.x, DRAWS, limits.seed))
+        search.begin_all(search.rounded(point.x))
         search.begin_all(p.rows for p in priced.seen[-CORNERS:])
         slip = CLOSE * scale_of(problem) + form.slip
         if search.best is not None:
             objective = search.best.objective
             if objective - bound > max(slip, limits.gap * abs(objective)):
-                search.kick(self.kicks, limits.seed)
-        return bounded(search, bound, slip, statistics)
+                search.kick(self.kicks)
+        return bounded(search.best, limits, bound, slip, statistics)
 
     def _form(self, model: Quadratic) -> Convex:
         if is_convex(model):

@@ -13,19 +13,18 @@ from allocator.checks.lagrangian import single_row_infeasible
 from allocator.errors import UnsupportedError, UsageError
 from allocator.evaluation import scale_of
 from allocator.features import LINEAR
-from allocator.interaction_search import InteractionSearch
 from allocator.local_search import cheapest
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.quadratic import quadratic
 from allocator.solution import Answer
 from solvers._answers import bounded
-from solvers._convex import exclusion, roundings
+from solvers._convex import exclusion
+from solvers._improving import KICKS, Improving
 from solvers._lift import lift
 from solvers._lift_program import products_of
 
 CLOSE = 1e-12  # of S
-DRAWS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class CvxpySdp:
     """
 
     most: int = 60
-    kicks: int = 30
+    kicks: int = KICKS
 
     name: ClassVar[str] = "cvxpy_sdp"
     features: ClassVar[frozenset[str]] = LINEAR | {"pairs", "basis"}
@@ -72,7 +71,7 @@ class CvxpySdp:
                 f"cvxpy_sdp would lift {count} choices to {count * (count + 1) // 2} products, more than "
                 f"most={self.most} choices allow; raise most, or use cvxpy_qp, graph or ortools_cpsat"
             )
-        search = InteractionSearch(model, limits)
+        search = Improving(model, limits)
         search.begin_all([] if start is None else [problem.indptr[:-1] + start])
         search.begin(begin)
         lifted = lift(model)
@@ -83,10 +82,10 @@ class CvxpySdp:
             if prices is not None:
                 return Answer(claim="infeasible", certificate=Multipliers(prices), statistics=statistics)
         if x is not None:
-            search.begin_all(roundings(model.linear, x, DRAWS, limits.seed))
+            search.begin_all(search.rounded(x))
         slip = CLOSE * scale_of(problem)
         if search.best is not None and search.best.objective > bound + max(
             slip, limits.gap * abs(search.best.objective)
         ):
-            search.kick(self.kicks, limits.seed)
-        return bounded(search, bound, slip, statistics)
+            search.kick(self.kicks)
+        return bounded(search.best, limits, bound, slip, statistics)

@@ -20,6 +20,7 @@ from allocator.protocols import Exactness, Limits
 from allocator.solution import Answer
 from solvers._answers import bounded
 from solvers._convex import exclusion
+from solvers._improving import KICKS
 from solvers._loss_row import separated
 from solvers._outer import outer
 from solvers._recovery import Recovery
@@ -48,14 +49,14 @@ class CvxpySubspace:
     lift: "auto" up to 60 choices, "always" (up to 120), "never". outer: integer programs with tangents (HiGHS) at
     most, for a bound that closes in on the optimum; a few are tried even at 0 where nothing else finds an
     allocation. remainder: a max on the loss holds with the remainders of the taken choices added, which is more than
-    the problem asks. kicks: perturbations of the local search.
+    the problem asks. kicks: perturbations of the local search, fewer beyond 1,000 choices.
     """
 
     form: Literal["choices", "steps"] = "choices"
     lift: Literal["auto", "always", "never"] = "auto"
     outer: int = 0
     remainder: bool = False
-    kicks: int = 30
+    kicks: int = KICKS
 
     name: ClassVar[str] = "cvxpy_subspace"
     features: ClassVar[frozenset[str]] = LINEAR | {"pairs", "basis", "loss_budgets"}
@@ -83,14 +84,15 @@ class CvxpySubspace:
         begin = cheapest(model.linear)
         if begin is None or single_row_infeasible(model.linear) is not None:
             return Answer(claim="infeasible")
-        recovery = Recovery(model, row, limits)
+        recovery = Recovery(model, row, limits, self.kicks)
         recovery.begin("start", [] if start is None else [problem.indptr[:-1] + start])
+        recovery.least_loss()
         recovery.begin("cheapest", [begin])
         if self.form == "steps":
             steps = stepped(model, row, limits)
             recovery.under_loss(0.0)
             recovery.begin("steps", steps.starts)
-            recovery.kick(self.kicks)
+            recovery.kick(-math.inf)
             return self._answer(problem, recovery, -math.inf, steps.statistics)
         found = Relaxations(model, row, limits)
         if self.lift == "always" and found.count > MOST_LIFTED:
@@ -101,7 +103,7 @@ class CvxpySubspace:
         try:
             first = found.secant()
         except SolverError as error:
-            if recovery.search.best is None:
+            if recovery.best is None:
                 raise
             first, found.statistics["relaxation"] = None, str(error)
         if first is None:
@@ -113,8 +115,8 @@ class CvxpySubspace:
         if self._lifts(found.count) and not self._closed(problem, recovery, found.bound):
             recovery.round("lift", found.lift())
         if not self._closed(problem, recovery, found.bound):
-            recovery.kick(self.kicks)
-        masters = self.outer if recovery.search.best is not None else max(self.outer, RESCUES)
+            recovery.kick(found.bound)
+        masters = self.outer if recovery.best is not None else max(self.outer, RESCUES)
         if masters and not self._closed(problem, recovery, found.bound):
             outer(found, recovery, masters)
         return self._answer(problem, recovery, found.bound, {**found.statistics, "bounds": found.bounds})
@@ -125,7 +127,7 @@ class CvxpySubspace:
     @staticmethod
     def _closed(problem: Problem, recovery: Recovery, bound: float) -> bool:
         """Whether the gap is what was asked for, or time is up."""
-        best, limits = recovery.search.best, recovery.limits
+        best, limits = recovery.best, recovery.limits
         if limits.left <= 0:
             return True
         return best is not None and best.objective - bound <= max(
@@ -135,7 +137,7 @@ class CvxpySubspace:
     def _without_a_point(self, problem: Problem, found: Relaxations, recovery: Recovery) -> Answer:
         """The engine ran out of time, or says that nothing keeps the rows: believed only with a proof."""
         recovery.under_loss(0.0)
-        if found.empty and recovery.search.best is None:
+        if found.empty and recovery.best is None:
             prices = exclusion(found.model.linear, recovery.limits)
             if prices is not None:
                 given = iter(prices)
@@ -143,10 +145,10 @@ class CvxpySubspace:
                 return Answer(claim="infeasible", certificate=Multipliers(values), statistics=found.statistics)
             if found.hopeless():
                 return Answer(claim="infeasible", statistics=found.statistics)
-        recovery.kick(self.kicks)
+        recovery.kick(-math.inf)
         return self._answer(problem, recovery, -math.inf, found.statistics)
 
     @staticmethod
     def _answer(problem: Problem, recovery: Recovery, bound: float, told: Mapping[str, Any]) -> Answer:
         slip = CLOSE * scale_of(problem)
-        return bounded(recovery.search, bound, slip, {**told, "allocation_from": recovery.source})
+        return bounded(recovery.best, recovery.limits, bound, slip, {**told, "allocation_from": recovery.source})

@@ -14,24 +14,27 @@ from numpy.typing import NDArray
 
 from allocator.bounds import argmin, find_prices
 from allocator.certificate import Core, Multipliers
+from allocator.chains import chains
 from allocator.checks.lagrangian import single_row_infeasible
+from allocator.engine.quadratic_model import Compact, compact
 from allocator.errors import UsageError
 from allocator.evaluation import scale_of
 from allocator.features import LINEAR
-from allocator.interaction_search import InteractionSearch
 from allocator.problem import Problem
 from allocator.protocols import Exactness, Limits
 from allocator.quadratic import Quadratic, quadratic
 from allocator.solution import Answer
 from allocator.statement import FloatArray, IntArray
 from solvers._answers import bounded
-from solvers._chain import Answered, Stages, chains, solve_stages
+from solvers._chain import Answered, Stages, solve_stages
 from solvers._elimination import Elimination, tables
+from solvers._improving import KICKS, Improving
 from solvers._multipliers import Search, Seen
 
 CLOSE = 1e-12  # of S
 MOST_PAIRS = 200_000  # that a basis may become
 STARTS = 6
+HELD = 1_000  # choices up to which the local search holds W, and so looks at changes of two groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +47,12 @@ class Graph:
     basis is taken where the pairs that it makes leave the graph sparse.
 
     width: neighbours that a table may stand on at most; a denser graph is refused. cells: of all tables.
-    kicks: perturbations of the local search.
+    kicks: perturbations of the local search, fewer beyond 1,000 choices, where it looks at one group at a time.
     """
 
     width: int = 6
     cells: int = 2_000_000
-    kicks: int = 20
+    kicks: int = KICKS
 
     name: ClassVar[str] = "graph"
     features: ClassVar[frozenset[str]] = LINEAR | {"pairs", "basis"}
@@ -79,7 +82,7 @@ class Graph:
         if chained is not None and chained.limit in (None, "time"):
             return _chosen(graph, chained, limits, start, close)
         statistics: dict[str, Any] = {**graph.statistics, "width": graph.elimination.width}
-        search = InteractionSearch(model, limits)
+        search = Improving(model, limits, _sparse(compact(model)))
         if start is not None:
             search.begin(problem.indptr[:-1] + start)
         if chained is not None and chained.rows is not None:
@@ -97,8 +100,8 @@ class Graph:
         if search.best is not None and search.best.objective - bound > max(
             slip, limits.gap * abs(search.best.objective)
         ):
-            search.kick(self.kicks, limits.seed)
-        answer = bounded(search, bound, slip, {**statistics, "passes": len(priced.seen)})
+            search.kick(self.kicks)
+        answer = bounded(search.best, limits, bound, slip, {**statistics, "passes": len(priced.seen)})
         return dataclasses.replace(answer, certificate=graph.certificate(best.prices))
 
 
@@ -127,6 +130,21 @@ def _chosen(graph: _Graph, chained: Answered, limits: Limits, start: NDArray[np.
         limit=chained.limit,
         statistics=statistics,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Sparse(Compact):
+    """W is not held: a change costs what its pairs are, and nothing is of the size of N²."""
+
+    @cached_property
+    def matrix(self) -> None:
+        """None."""
+
+
+def _sparse(form: Compact) -> Compact:
+    if form.choices <= HELD:
+        return form
+    return _Sparse(**{f.name: getattr(form, f.name) for f in dataclasses.fields(form)})
 
 
 class _Graph:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from allocator import registry
+from allocator import registry, solve
 from allocator.choosing import choose_solver
 from allocator.features import ALL, MEANING
 from allocator.problem import Problem
 from allocator.reduce import reduce
-from allocator.statement import Basis, MaxDistinct
+from allocator.statement import Basis, Budget, MaxDistinct, Pairs
+from allocator.testing.coupled_layers import coupled_layers
 from allocator.testing.random_problems import random_rows
 
 
@@ -55,6 +58,76 @@ def test_interactions_go_to_our_own_engine_unless_something_else_needs_another()
     few = Problem.from_arrays(np.zeros((4, 4)), np.zeros((4, 4)))
     few = few.replace(interactions=(Basis("score", np.ones(1), np.ones((16, 1))),))
     assert choose_solver(few)[0] == "brute_force"
+
+
+def paired(edges: Iterable[tuple[int, int]], groups: int, choices: int = 3) -> Problem:
+    """Random scores, costs and pairs between all choices of the groups that are joined; one budget."""
+    rng = np.random.default_rng(0)
+    ends = [(g * choices + i, h * choices + j) for g, h in edges for i in range(choices) for j in range(choices)]
+    costs = rng.integers(1, 9, (groups, choices))
+    problem = Problem.from_arrays({"s": rng.normal(size=costs.shape)}, {"c": costs}, budgets={"c": 4 * groups})
+    return problem.replace(interactions=(Pairs("s", np.array(ends), rng.normal(size=len(ends))),))
+
+
+def test_chains_under_one_budget_are_proved_by_graph() -> None:
+    order = np.random.default_rng(1).permutation(40).tolist()
+    line = list(itertools.pairwise(order))
+    for edges in (line, line[:12] + line[20:], [(0, 1), (0, 1)]):
+        problem = paired(edges, 40)
+        assert choose_solver(problem)[0] == "graph"
+        solution = solve(problem)
+        assert solution.status == "optimal"
+        assert solution.totals["c"] <= 160
+    one = paired([(0, 1), (1, 2), (1, 3)], 40)
+    assert choose_solver(one)[0] == "quadratic"  # a star
+    assert choose_solver(paired([*line, (order[-1], order[0])], 40))[0] == "quadratic"  # a ring
+    both = problem.replace(budgets=(Budget(resource="c", max=160, min=100),))
+    assert choose_solver(both)[0] == "quadratic"
+    basis = Basis("s", np.ones(1), np.ones((120, 1)))
+    assert choose_solver(problem.replace(interactions=(*problem.interactions, basis)))[0] == "quadratic"
+
+
+def test_a_group_without_a_choice_to_make_joins_nothing() -> None:
+    """A star whose middle is settled is no star."""
+    star = paired([(0, h) for h in range(1, 20)], 20)
+    settled = star.replace(pins={0: 1})
+    assert choose_solver(reduce(star).problem)[0] == "quadratic"
+    assert choose_solver(reduce(settled).problem)[0] == "graph"
+    assert solve(settled).status == "optimal"
+
+
+def test_tables_that_are_too_many_are_not_for_graph() -> None:
+    problem = paired([(0, 1)], 40)
+    wide = Problem.from_arrays({"s": np.zeros((3, 1000))}, {"c": np.zeros((3, 1000))}, budgets={"c": 1.0})
+    pairs = Pairs("s", np.array([[0, 1000], [1000, 2000]]), np.ones(2))
+    assert choose_solver(wide.replace(interactions=(pairs,)))[0] == "quadratic"
+    assert choose_solver(problem)[0] == "graph"
+
+
+def test_a_limit_on_a_loss_in_which_all_groups_interact_is_for_the_subspace_program() -> None:
+    basis = Basis("s", np.ones(1), np.random.default_rng(0).normal(size=(60, 1)))
+    few, many = paired([(0, 1), (3, 4)], 20), paired(itertools.combinations(range(20), 2), 20)
+    limit = (Budget(loss=True, max=-5.0),)
+    for problem, expected in (
+        (few, "ortools_cpsat"),
+        (many, "cvxpy_subspace"),
+        (few.replace(interactions=(basis,)), "cvxpy_subspace"),
+        (few.replace(interactions=(*few.interactions, basis)), "cvxpy_subspace"),
+    ):
+        smallest = problem.replace(minimize={"c": 1.0}, budgets=limit)
+        assert choose_solver(smallest)[0] == expected
+        assert choose_solver(problem.replace(budgets=(*problem.budgets, *limit)))[0] == expected
+        coupled = smallest.replace(couplings=(MaxDistinct(count=2, groups=tuple(range(20))),))
+        assert choose_solver(coupled)[0] == "ortools_cpsat"
+
+
+def test_the_smallest_under_a_loss_is_found_by_auto() -> None:
+    problem = coupled_layers(0, 3.0, layers=9)
+    least = solve(problem, "quadratic").loss
+    smallest = problem.replace(minimize={"bits": 1.0}, budgets=(Budget(loss=True, max=least + 1e-9),))
+    solution = solve(smallest)
+    assert solution.loss <= least + 1e-9
+    assert solution.objective <= problem.budgets[0].max
 
 
 def test_several_budgets_go_to_the_engine_while_that_is_quick() -> None:

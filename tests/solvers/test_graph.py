@@ -12,6 +12,7 @@ import pytest
 from scipy.optimize import linprog
 
 from allocator import solve
+from allocator.chains import chains
 from allocator.errors import UnsupportedError
 from allocator.problem import Problem
 from allocator.protocols import Limits
@@ -19,7 +20,6 @@ from allocator.quadratic import quadratic
 from allocator.solution import Answer
 from allocator.statement import Basis, Budget, Pairs
 from allocator.testing.depth import times
-from solvers._chain import chains
 from solvers._elimination import Elimination, tables
 from solvers.graph import Graph
 

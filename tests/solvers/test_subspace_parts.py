@@ -16,6 +16,7 @@ from solvers._box import tight_box, wide_box
 from solvers._concave import descended, tilted
 from solvers._convexify import Convex, split
 from solvers._level import shares
+from solvers._levels import lowered, takes
 from solvers._loss_row import LossRow, separated
 from solvers._loss_search import LossSearch
 from solvers._outer import outer
@@ -58,7 +59,7 @@ def feasible(problem: Problem) -> list[NDArray[np.int64]]:
 def limited(problem: Problem) -> tuple[LossRow, Recovery, Relaxations]:
     model, row = separated(problem)
     assert row is not None
-    return row, Recovery(model, row, ALL), Relaxations(model, row, ALL)
+    return row, Recovery(model, row, ALL, 30), Relaxations(model, row, ALL)
 
 
 def test_boxes_hold_every_allocation_that_keeps_the_rows() -> None:
@@ -174,20 +175,82 @@ def test_a_tilted_objective_is_the_objective_and_the_loss_at_a_price() -> None:
 
 
 def test_search_under_a_loss_ends_where_no_two_changes_help() -> None:
+    ended = 0
     for seed in range(times(6)):
         problem, _ = under_loss(signed(seed, pairs=True), 0.3, bytes=1.0)
         model, row = separated(problem)
         assert row is not None
         search = LossSearch(model, row, ALL)
-        end = search.begin(problem.indptr[:-1] + np.zeros(4, np.int64))
-        if end is None:
+        search.begin(problem.indptr[:-1] + np.zeros(4, np.int64))
+        if search.best is None:
             continue
-        here = problem.evaluate(end - problem.indptr[:-1])
-        assert here.feasible
-        assert search.best is not None
+        ended += 1
+        assert search.best.feasible
         for c in feasible(problem):
-            if (c != end - problem.indptr[:-1]).sum() <= 2:
-                assert problem.evaluate(c).objective >= here.objective - 1e-9
+            if (c != search.best.rows - problem.indptr[:-1]).sum() <= 2:
+                assert problem.evaluate(c).objective >= search.best.objective - 1e-9
+    assert ended > times(6) // 2
+
+
+def test_levels_bring_the_least_cost_under_a_loss_from_the_least_loss() -> None:
+    hits = 0
+    for seed in range(times(8)):
+        problem, most = under_loss(signed(seed, groups=5, pairs=True), 0.05, bytes=1.0)
+        model, row = separated(problem)
+        assert row is not None
+        search = LossSearch(model, row, ALL)
+        assert takes(search)
+        found = [problem.evaluate(c) for c in every(problem)]
+        search.offer(min(found, key=lambda o: o.loss).rows)
+        assert search.best is not None
+        lowered(search, -np.inf, 20)
+        best = min(o.objective for o in found if o.loss <= most)
+        assert search.best.loss <= most
+        hits += search.best.objective == best
+    assert hits >= 0.8 * times(8)
+
+
+def test_levels_are_for_sums_under_a_max_on_the_loss() -> None:
+    for weights, limit, taken in (
+        ({"bytes": 1.0}, {"max": 0.0}, True),
+        ({"bytes": 1.0}, {"max": 0.0, "min": -9.0}, False),
+        ({"bytes": 1.0, "loss": 1.0}, {"max": 0.0}, False),
+    ):
+        problem = signed(0).replace(minimize=weights, budgets=(Budget(loss=True, **limit),))
+        model, row = separated(problem)
+        assert row is not None
+        assert takes(LossSearch(model, row, ALL)) is taken
+
+
+def test_kicks_under_a_loss_repeat_and_never_worsen() -> None:
+    better = 0
+    for seed in range(times(6)):
+        problem, _ = under_loss(signed(seed, groups=6, pairs=True), 0.02, bytes=0.1, loss=1.0)
+        model, row = separated(problem)
+        assert row is not None
+        ends = []
+        for _ in range(2):
+            search = LossSearch(model, row, ALL)
+            search.begin(problem.indptr[:-1].copy())
+            before = search.best
+            search.kick(30)
+            ends.append(None if search.best is None else search.best.rows.tolist())
+        assert ends[0] == ends[1]
+        if before is not None and search.best is not None:
+            assert search.best.objective <= before.objective
+            better += search.best.objective < before.objective
+    assert better > 0
+
+
+def test_a_slack_limit_on_the_loss_leaves_the_optimum_without_it() -> None:
+    for seed in range(times(4)):
+        problem = signed(seed, groups=6)
+        free = min(problem.evaluate(c).objective for c in feasible(problem))
+        rows = (*problem.budgets, Budget(loss=True, max=free + 1.0))
+        answer = CvxpySubspace(lift="never").solve(problem.replace(budgets=rows), ALL)
+        assert answer.choice is not None
+        assert problem.evaluate(answer.choice).objective == pytest.approx(free, abs=1e-10)
+        assert answer.statistics["allocation_from"] != "kicks"
 
 
 def test_a_limit_without_interactions_stays_an_ordinary_row() -> None:
@@ -207,14 +270,14 @@ def test_masters_say_no_more_than_the_form_allows() -> None:
     for seed in range(times(3)):
         problem = signed(seed, groups=3)
         model, row = separated(problem)
-        recovery, found = Recovery(model, row, ALL), Relaxations(model, row, ALL)
+        recovery, found = Recovery(model, row, ALL, 30), Relaxations(model, row, ALL)
         assert found.secant() is not None
         found.form = split(model, wide_box(model))
         recovery.begin("cheapest", [problem.indptr[:-1]])
         outer(found, recovery, 80)
         best = min(problem.evaluate(c).objective for c in feasible(problem))
-        assert recovery.search.best is not None
-        assert recovery.search.best.objective == pytest.approx(best)
+        assert recovery.best is not None
+        assert recovery.best.objective == pytest.approx(best)
         assert found.bounds["outer"] <= best + 1e-9
 
 
