@@ -59,7 +59,7 @@ class Quadratic:
     """
 
     effort: float = 1.0
-    nodes: int = 200_000
+    nodes: int = 400_000
     steps: int = 800
     engine: str = "auto"
 

@@ -12,7 +12,7 @@ from allocator.engine import native
 from allocator.engine.quadratic_minorant import Minorant
 from allocator.statement import BoolArray, FloatArray, IntArray
 
-ROOM = 12_000_000  # numbers that records may take: 96 MB
+ROOM = 60_000_000  # numbers that records may take: 480 MB, of which only those that are written are held
 SWEEPS = 5
 LEAVES = 2_000
 STEP = 30.0  # of the multipliers, in units of the loss

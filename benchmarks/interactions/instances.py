@@ -10,7 +10,7 @@ is ½|v|², and the basis holds the products between groups. What is drawn, and 
   between neighbours, whose errors share a part along a path through the groups. Choices of one group share `OWN` of
   their energy.
 - **Error**: energy 4^−bits, times e^(3·N) per group, N normal: 4 times less with every bit, in the median. The spread
-  decides how far layers cancel: the separable optimum lies 1.9 to 2.4 times as high as the best known at 60 groups, and
+  decides how far layers cancel: the separable optimum lies about twice as high as the best known at 60 groups, and
   1.1 to 2.6 times on the two measured networks.
 - **Cost**: weights log-uniform from 1 to 16 (thousands), times 2 to 8 bits; the budget is 3.5 bits on average.
 
@@ -31,7 +31,7 @@ OWN = 0.3
 """Share of a vector's energy that the choices of its group have in common."""
 NEIGHBOUR = 0.22
 """Share of a vector's energy that comes from the group before it, at the same number of bits."""
-PART = 36
+PART = 32
 FLOOR = 1e-3
 SPREAD = 1.5
 """Of the logarithm of a group's error; with less, layers cancel more than those of the measured networks do."""

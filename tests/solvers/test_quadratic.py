@@ -268,7 +268,7 @@ def test_options_are_checked() -> None:
     for options in ({"effort": -1.0}, {"nodes": -1}, {"steps": -1}, {"engine": "fortran"}):
         with pytest.raises(UsageError, match="quadratic"):
             Quadratic(**options)  # type: ignore[arg-type]  # wrong on purpose
-    assert repr(backend.Quadratic()) == "Quadratic(effort=1.0, nodes=200000, steps=800, engine='auto')"
+    assert repr(backend.Quadratic()) == "Quadratic(effort=1.0, nodes=400000, steps=800, engine='auto')"
 
 
 def test_limits_on_a_loss_with_interactions_are_refused_by_name() -> None:

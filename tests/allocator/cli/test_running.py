@@ -102,7 +102,9 @@ def test_what_takes_long_is_said_before_it_begins_and_can_be_left_out(run, model
     words = ["compare-methods", model, "--methods", "relative_error,modelopt_kl", "--budget", "weight_bytes=40%"]
     code, out, err = run(*words, "--most-passes", "1")
     assert code == 0, err
-    assert "modelopt_kl: left out: it would take about 2 passes, and at most 1 were asked for" in out  # 12 choices, a fifth each
+    assert (
+        "modelopt_kl: left out: it would take about 2 passes, and at most 1 were asked for" in out
+    )  # 12 choices, a fifth each
     assert "will take about" not in err
     monkeypatch.setattr("allocator.methods.forecasting.LONG", 2)
     code, out, err = run(*words)
