@@ -31,7 +31,7 @@ OWN = 0.3
 """Share of a vector's energy that the choices of its group have in common."""
 NEIGHBOUR = 0.22
 """Share of a vector's energy that comes from the group before it, at the same number of bits."""
-PART = 32
+PART = 30
 FLOOR = 1e-3
 SPREAD = 1.5
 """Of the logarithm of a group's error; with less, layers cancel more than those of the measured networks do."""
