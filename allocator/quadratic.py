@@ -151,7 +151,8 @@ def quadratic(problem: Problem) -> Quadratic:
             ends.append(np.sort(part.index, axis=1))
             values.append(weight * term * part.value)
         else:
-            vectors.append(np.where(linear.free[:, None], part.vectors.astype(np.float64), 0.0))
+            column = part.vectors.astype(np.float64, copy=False)
+            vectors.append(column if linear.free.all() else np.where(linear.free[:, None], column, 0.0))
             eigenvalues.append(weight * term * part.eigenvalues)
     pair, value = np.zeros((0, 2), np.int64), np.zeros(0)
     if ends:
@@ -161,7 +162,8 @@ def quadratic(problem: Problem) -> Quadratic:
         pair = np.stack([key // n, key % n], axis=1)
         kept = (value != 0) & linear.free[pair].all(axis=1)
         pair, value = pair[kept], value[kept]
-    wide = np.concatenate(vectors, axis=1) if vectors else np.zeros((n, 0))
+    wide = vectors[0] if len(vectors) == 1 else np.concatenate([np.zeros((n, 0)), *vectors], axis=1)
     signs = np.concatenate(eigenvalues) if eigenvalues else np.zeros(0)
     kept = (signs != 0) & wide.any(axis=0)
-    return Quadratic(linear, pair, value, np.ascontiguousarray(wide[:, kept]), signs[kept])
+    wide = wide if kept.all() else wide[:, kept]
+    return Quadratic(linear, pair, value, np.ascontiguousarray(wide), signs[kept])

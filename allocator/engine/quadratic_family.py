@@ -18,7 +18,7 @@ from allocator.statement import FloatArray, IntArray
 EACH = 150  # proposals for each choice in one run
 LARGE = 5_000  # choices above which one long run does more than many short ones, whose descents take as long
 LEAST = 1e5  # proposals in one run
-IN_ALL = 4e7  # proposals; where there are many choices, 1e7, as each takes longer
+IN_ALL = 4e7  # proposals; where there are many choices, a fifth, as each takes longer
 OPERATIONS = 2e9  # of all proposals, where W is not held and each costs as many as there are vectors
 RUNS = 280
 SHARE = 9  # runs for each first one
@@ -80,7 +80,7 @@ def breed(course: Course, prices: FloatArray, share: float = 1.0) -> None:
 def _plan(course: Course) -> tuple[int, int]:
     """Proposals of a run, and runs."""
     form = course.form
-    most = IN_ALL if form.choices <= LARGE else IN_ALL / 4
+    most = IN_ALL if form.choices <= LARGE else IN_ALL / 5
     if form.matrix is None:
         most = min(most, OPERATIONS / (1 + len(form.sign)))
     each = min(max(EACH * form.choices, LEAST), most) if form.choices <= LARGE else most * min(course.effort, 1.0)

@@ -139,14 +139,15 @@ def compact(model: Quadratic) -> Compact:
     start = np.searchsorted(group, np.arange(problem.group_count + 1)).astype(np.int64)
     kept = linear.free[model.pair].all(axis=1)
     ends, worth = model.pair[kept], model.pair_value[kept]
-    lift = _lift(linear.value[row], model.vectors[row], model.eigenvalues, worth)
+    vectors = model.vectors if len(row) == problem.choice_count else np.ascontiguousarray(model.vectors[row])
+    lift = _lift(linear.value[row], vectors, model.eigenvalues, worth)
     place = np.full(problem.choice_count, -1, np.int64)
     place[row] = np.arange(len(row))
     both = place[np.concatenate([ends, ends[:, ::-1]])]
     order = np.lexsort((both[:, 1], both[:, 0]))
     both, worth = both[order], np.ldexp(np.tile(worth, 2)[order], lift)
     first = np.searchsorted(both[:, 0], np.arange(len(row) + 1)).astype(np.int64)
-    vectors, sign = np.ascontiguousarray(model.vectors[row]), np.ldexp(model.eigenvalues, lift)
+    sign = np.ldexp(model.eigenvalues, lift)
     stated = [i for i, r in enumerate(linear.rows) if r.hi is not None or r.lo is not None]
     sides = [linear.rows[i] for i in stated]
     column = np.array([r.column[row] for r in sides], np.float64).reshape(len(sides), len(row)).T

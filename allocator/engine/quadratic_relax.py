@@ -19,7 +19,7 @@ from allocator.engine.quadratic_model import Compact
 from allocator.engine.quadratic_search import FOREVER
 from allocator.statement import FloatArray
 
-SWEEPS = 160
+SWEEPS = 128
 STEPS = 4
 PUSH = 1.0  # step of the prices, in units of the loss and of the limits
 CHORDS = 60
@@ -36,13 +36,13 @@ class Relaxed:
     def __init__(self, form: Compact, unit: float, seconds: float = math.inf, engine: str | None = None) -> None:
         self.form = form
         up = form.sign > 0
-        own = 0.5 * (form.vectors**2 @ form.sign)
+        own = 0.5 * np.einsum("nr,nr,r->n", form.vectors, form.vectors, form.sign)
         self.linear = form.value - own
-        low = np.minimum.reduceat(form.vectors, form.start[:-1], axis=0).sum(axis=0)
-        high = np.maximum.reduceat(form.vectors, form.start[:-1], axis=0).sum(axis=0)
-        slope = np.where(up, 0.0, 0.5 * form.sign * (low + high))
-        self.linear = self.linear + form.vectors @ slope
-        self.constant = float(np.where(up, 0.0, -0.5 * form.sign * low * high).sum())
+        bent, along = form.sign[~up], form.vectors[:, ~up]
+        low = np.minimum.reduceat(along, form.start[:-1], axis=0).sum(axis=0)
+        high = np.maximum.reduceat(along, form.start[:-1], axis=0).sum(axis=0)
+        self.linear = self.linear + along @ (0.5 * bent * (low + high))
+        self.constant = float((-0.5 * bent * low * high).sum())
         self.linear += 0.5 * np.bincount(form.ends, np.minimum(form.worth, 0.0), form.choices)
         self.vectors = form.vectors if up.all() else np.ascontiguousarray(form.vectors[:, up])
         self.sign = np.ascontiguousarray(form.sign[up])

@@ -19,7 +19,7 @@ from benchmarks.solvers.clock import Clock, resident
 INSTANCE = ("benchmarks/interactions/instances.py", "benchmarks/solvers/case.py")
 OWN = (*PACKAGES, *SHARED, *INSTANCE, "benchmarks/interactions/synthetic.py")
 
-DEFAULT, SEARCH, BOUND = "quadratic", "quadratic[nodes=0,steps=0]", "quadratic[effort=0.000001,nodes=0,steps=0]"
+DEFAULT, SEARCH, BOUND = "quadratic", "quadratic[nodes=0,steps=0]", "quadratic[effort=0]"
 NEAR, CLOSE = 1e-2, 1e-3
 LIMIT = 120.0
 """Seconds on the clock that a run without proof may take."""
