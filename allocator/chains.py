@@ -37,3 +37,8 @@ def chains(one: IntArray, other: IntArray, count: int) -> tuple[IntArray, BoolAr
     if len(groups) < count:
         return None  # a ring has no end
     return np.array(groups, np.int64), np.array(joined[:-1], bool)
+
+
+def distinct(key: IntArray) -> IntArray:
+    """The different values, ascending: np.unique alone imports numpy.ma at its first call, 10 ms."""
+    return np.asarray(np.unique(key, return_counts=True)[0])

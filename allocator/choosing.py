@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from allocator.chains import chains
+from allocator.chains import chains, distinct
 from allocator.features import LINEAR
 from allocator.problem import Problem
 from allocator.statement import IntArray, Pairs
@@ -61,7 +61,7 @@ def _joined(problem: Problem) -> IntArray | None:
             return None
         found.append(np.sort(problem.group_of[part.index], axis=1))
     ends = np.concatenate(found)
-    key = np.unique(ends[:, 0] * problem.group_count + ends[:, 1])
+    key = distinct(ends[:, 0] * problem.group_count + ends[:, 1])
     ends = np.stack([key // problem.group_count, key % problem.group_count], axis=1)
     return np.asarray(ends[(problem.sizes[ends] > 1).all(axis=1)])
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from allocator.bounds import argmin, find_prices
 from allocator.certificate import Core, Multipliers
-from allocator.chains import chains
+from allocator.chains import chains, distinct
 from allocator.checks.lagrangian import single_row_infeasible
 from allocator.engine.quadratic_model import Compact, compact
 from allocator.errors import UsageError
@@ -160,7 +160,7 @@ class _Graph:
             linear.value, problem.group_of, count, pair, value
         )
         group = problem.group_of[self.pair]
-        self.edges = np.unique(group[:, 0] * problem.group_count + group[:, 1])
+        self.edges = distinct(group[:, 0] * problem.group_count + group[:, 1])
         self.statistics = {"joined": len(self.edges)}
 
     @cached_property

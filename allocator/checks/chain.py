@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from allocator.checks.chain_lists import Stages, lightest
+from allocator.checks.chain_lists import Stages, distinct, lightest
 from allocator.checks.lagrangian import EPSILON, sides_of
 from allocator.errors import UnsupportedError
 from allocator.linear import Row
@@ -124,7 +124,7 @@ def _fold(model: Quadratic, value: FloatArray, pair: IntArray, worth: FloatArray
 def _in_line(ends: IntArray, count: int) -> list[tuple[int, bool]] | None:
     """All groups in a row, each with whether it is joined with the one before; None where pairs do not form chains."""
     near: list[list[int]] = [[] for _ in range(count)]
-    for key in np.unique(ends[:, 0] * count + ends[:, 1]).tolist():
+    for key in distinct(ends[:, 0] * count + ends[:, 1]).tolist():
         g, h = divmod(key, count)
         near[g].append(h)
         near[h].append(g)
