@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     rows = [verdict.cells() for verdict in report.judge(store, settings)]
     files = (options.out / "goals.md", options.write)
-    command.write(report.INTRODUCTION, HEAD, rows, report.remarks(store, settings), files)
+    command.write(report.INTRODUCTION.format(long=settings.long), HEAD, rows, report.remarks(store, settings), files)
     return 0
 
 
