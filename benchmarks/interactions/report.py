@@ -23,8 +23,8 @@ imports come before the clock. "Proved" is what the core has checked, never what
 - **toy**: 8 layers × 5 widths that share 12 axes, two of them downhill; 6 seeds × 5 budgets, and all 390,625
   allocations of each looked at.
 - **synthetic**: `benchmarks/interactions/instances.py` says what is drawn, and below stands what came of it. The best
-  known of 226 groups comes from a long run (`--long`, {long:.0f} s a seed here: searches of doubled effort, each with its
-  own random numbers). Greedy takes pairs into account, from the dearest choices down.
+  known of 226 groups comes from a long run (`--long`, {long:.0f} s a seed here: searches of doubled effort, each with
+  its own random numbers). Greedy takes pairs into account, from the dearest choices down.
 - **chain**: ResNet-50 and Llama 3 8B by shape, pair terms between neighbours only. A peer counts if its allocation is
   the optimum; its seconds are those of its library's own call, without our building of the model. Every backend has the
   time of `--time-limit`.
