@@ -18,7 +18,6 @@ def anneal(state: State, proposals: int, hot: float, cold: float, share: float, 
 
     A use of `over` beyond its limit costs ½ρ max(0, over + price/ρ)², ρ = t/width². ``price`` [2R] is changed.
     """
-    m = state.model
     width, least = _widths(state, share), FLOOR * price
     mean = np.zeros(len(price))
     t, cooling = hot, math.exp(math.log(cold / hot) * STEADY / proposals)
@@ -48,7 +47,6 @@ def anneal(state: State, proposals: int, hot: float, cold: float, share: float, 
             lowest, best = state.total, state.taken.copy()
     if lowest < math.inf:
         state.set(best)
-    assert len(m.lo) == len(width)
 
 
 def _over(state: State, use: FloatArray) -> FloatArray:

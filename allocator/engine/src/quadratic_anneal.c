@@ -72,7 +72,7 @@ static int64_t other(state_t *s)
     return to < 0 || to >= size || to == now ? -1 : m->start[g] + to;
 }
 
-/* room [10R] doubles. Returns whether something within all rows was met; then it is in `best`, and taken. */
+/* room [6R] doubles. Returns whether something within all rows was met; then it is in `best`, and taken. */
 static int anneal(state_t *s, int64_t proposals, double hot, double cold, double share, double *price, double *room,
                   int64_t *best)
 {
@@ -133,7 +133,7 @@ PyObject *quadratic_anneal(PyObject *self, PyObject *args)
         return NULL;
     const model_t *m = (const model_t *)a_model;
     int64_t *best = malloc((size_t)(m->groups + 1) * sizeof *best);
-    double *room = malloc((size_t)(10 * m->rows + 1) * sizeof *room);
+    double *room = malloc((size_t)(6 * m->rows + 1) * sizeof *room);
     state_t s;
     if (!best || !room || state_open(&s, m, (int64_t *)a_taken, seed, seconds) < 0) {
         free(best);
