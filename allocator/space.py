@@ -96,8 +96,8 @@ class Space:
 
         Args:
             bits: widths to round to.
-            ranks: fractions of the full rank min(rows, columns). Each is resolved per layer, with factors at 8 bits
-                per channel, and dropped where it stores no fewer bytes than the whole layer at 8 bits.
+            ranks: fractions of the full rank min(rows/groups, columns). Each is resolved per layer, with factors at 8
+                bits per channel, and dropped where it stores no fewer bytes than the whole layer at 8 bits.
             granularity: weights that share a scale: tensor, channel or group.
             scheme: symmetric or asymmetric.
             group_size: with granularity group.
@@ -212,13 +212,13 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     if share is not None:
         if "rank" in given or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise ActionError("low_rank takes either a rank or a fraction in (0, 1] of the full rank")
-        given["rank"] = max(1, round(share * min(layer.rows, layer.columns)))
+        given["rank"] = max(1, round(share * min(layer.rows // layer.groups, layer.columns)))
     action = parse(given)
     assert isinstance(action, LowRank)
     try:
         action.check(layer)
     except ActionError:
-        return None  # a grouped convolution, or a rank beyond this layer: the menu is for many layers
+        return None  # a rank beyond this layer: the menu is for many layers
     if action.stored_bytes(layer) >= action.left.stored_bytes(layer):
         return None
     name = short_name(action)

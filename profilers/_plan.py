@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from allocator.actions import Layer, LowRank
+from allocator.actions import Layer
 from allocator.applier.approximate import Approximator
 from allocator.applier.layers import Unit, kind_of, units
 from allocator.errors import UsageError
@@ -46,24 +46,19 @@ class Target:
 
     def approximation(self, place: int) -> Tensor:
         """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor."""
-        return self._approximating().approximate(self.menu[place].action)
+        approximator = self._approximator or Approximator(self.unit.weight, self.layer)
+        made = approximator.approximate(self.menu[place].action)
+        if approximator.worth_keeping:
+            self._approximator = approximator
+        return made
 
     def changes(self) -> Iterator[tuple[int, Tensor]]:
         """(place, Δ = approximation − weight) of every choice that changes any bit of the weight."""
         weight = self.unit.weight.detach()
-        approximator = self._approximating()
-        for place, item in enumerate(self.menu):
-            delta = approximator.approximate(item.action).sub_(weight)
+        for place in range(len(self.menu)):
+            delta = self.approximation(place).sub_(weight)
             if bool(delta.any()):
                 yield place, delta
-
-    def _approximating(self) -> Approximator:
-        approximator = self._approximator
-        if approximator is None:
-            approximator = Approximator(self.unit.weight, self.layer)
-            if any(isinstance(item.action, LowRank) for item in self.menu):
-                self._approximator = approximator  # keeps the SVD for the next batch
-        return approximator
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,14 +6,28 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from allocator.actions.action import ACTIVATION_BITS, Action
+from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of
+from allocator.actions.factored import Factored, Part, Plain
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
 from allocator.actions.low_rank import LowRank
 from allocator.actions.quantize import Quantize
 from allocator.errors import ActionError
 
-__all__ = ["ACTIVATION_BITS", "Action", "Keep", "Layer", "LowRank", "Quantize", "parse"]
+__all__ = [
+    "ACTIVATION_BITS",
+    "STATISTICS",
+    "Action",
+    "Factored",
+    "Keep",
+    "Layer",
+    "LowRank",
+    "Part",
+    "Plain",
+    "Quantize",
+    "parse",
+    "statistics_of",
+]
 
 ENTRY_POINTS = "allocator.actions"
 KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, Quantize)}

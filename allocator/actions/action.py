@@ -12,6 +12,16 @@ from allocator.errors import ActionError
 ACTIVATION_BITS = 32
 """Width of the activations that `bops` assumes unless told: weights are compressed here, activations are not."""
 
+STATISTICS = ("input_moment", "input_mean", "output_fisher")
+"""What an action may need to know of a layer beyond its weight: E[x xᵀ] and E[x] of the vectors that the weight matrix
+multiplies, E[(∂L/∂y)²] of each output channel. Measured on calibration data, never stored."""
+
+
+def statistics_of(action: Action) -> frozenset[str]:
+    """Those of `STATISTICS` without which the action cannot be done; none unless its class says so."""
+    found: frozenset[str] = getattr(action, "statistics", frozenset())
+    return found
+
 
 @runtime_checkable
 class Action(Protocol):

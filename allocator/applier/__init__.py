@@ -7,12 +7,15 @@ from allocator.applier.approximate import Approximator, approximate
 from allocator.applier.checkpoint import CheckpointInfo, compress, load_compressed
 from allocator.applier.inventory import outside_bytes
 from allocator.applier.layers import Uncovered, Unit, uncovered, units
-from allocator.applier.packed import pack, unpack, unpack_factors
+from allocator.applier.packed import pack, unpack, unpack_parts
 from allocator.applier.plan import Step, plan
+from allocator.applier.statistics import LayerStatistics, Statistics
 
 __all__ = [
     "Approximator",
     "CheckpointInfo",
+    "LayerStatistics",
+    "Statistics",
     "Step",
     "Uncovered",
     "Unit",
@@ -26,5 +29,5 @@ __all__ = [
     "uncovered",
     "units",
     "unpack",
-    "unpack_factors",
+    "unpack_parts",
 ]

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from allocator.actions import Action, Keep, Layer, parse
-from allocator.applier.apply import leaves_alone, require_finite
-from allocator.applier.approximate import KEEP_DTYPE, keep_values, to_matrix
+from allocator.applier.apply import leaves_alone, require_finite, require_statistics
 from allocator.applier.inventory import Inventory, describe, header_bytes, take_inventory, weight_key
+from allocator.applier.kinds.keep import KEEP_DTYPE, keep_values
 from allocator.applier.modules import install_packed
 from allocator.applier.opening import Opening
 from allocator.applier.packed import pack
 from allocator.applier.plan import HasActions, PlainSolution, Step, actions_and_modules, modules_of, plan
+from allocator.applier.statistics import Statistics
 from allocator.applier.tensor_file import Described, Header, read_header, read_tensor, replacing, write
+from allocator.applier.weight import to_matrix
 from allocator.errors import AllocatorError
 
 MODEL_FILE = "model.safetensors"
@@ -37,25 +39,32 @@ class CheckpointInfo:
     bytes: int
 
 
-def compress(model: nn.Module, solution: HasActions | PlainSolution, directory: str | PathLike[str]) -> CheckpointInfo:
+def compress(
+    model: nn.Module,
+    solution: HasActions | PlainSolution,
+    directory: str | PathLike[str],
+    statistics: Statistics | None = None,
+) -> CheckpointInfo:
     """Write the model as a solution compresses it; the model itself is not changed.
 
     Each weight of a group is one tensor under its own key (tied weights once): its packed buffer, or for `keep` its
     numbers. Everything else in the state dict is stored as it is. Attention of which the solution names a part has the
     keys `….q_proj.weight`, `….q_proj.bias` and so on in place of `….in_proj_weight` and `….in_proj_bias`.
     An existing checkpoint is replaced file by file, each only when the new one is complete.
+    ``statistics``: see `apply_`.
 
     Raises:
-        ActionError: see `plan`; a weight that is not finite.
+        ActionError: see `plan`; a weight that is not finite, statistics that are missing.
         AllocatorError: state that no tensor file can hold.
     """
     with Opening(model) as opening:
         steps = plan(model, solution)
         require_finite(steps)
+        require_statistics(steps, statistics)
         opening.narrow(modules_of(steps))
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        size = _write(model, steps, folder / MODEL_FILE)
+        size = _write(model, steps, folder / MODEL_FILE, statistics or {})
     _save_solution(solution, folder / SOLUTION_FILE)
     return CheckpointInfo(folder, size)
 
@@ -77,11 +86,13 @@ def load_compressed(model: _Model, directory: str | PathLike[str]) -> _Model:
     return model
 
 
-def _write(model: nn.Module, steps: tuple[Step, ...], path: Path) -> int:
+def _write(model: nn.Module, steps: tuple[Step, ...], path: Path, statistics: Statistics) -> int:
     units = [step.unit for step in steps]
     inventory = take_inventory(model, units)
     tensors: list[Any] = [(describe(key, t), partial(_itself, t)) for key, t in inventory.outside.items()]
-    tensors += [(_stored(_key(step), step.action, step.unit.layer), partial(_payload, step)) for step in steps]
+    tensors += [
+        (_stored(_key(step), step.action, step.unit.layer), partial(_payload, step, statistics)) for step in steps
+    ]
     return write(path, tensors, inventory.metadata, header_bytes(inventory, units))
 
 
@@ -115,11 +126,11 @@ def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _payload(step: Step) -> Tensor:
+def _payload(step: Step, statistics: Statistics) -> Tensor:
     weight, layer = step.unit.weight, step.unit.layer
     if isinstance(step.action, Keep):
         return keep_values(to_matrix(weight, layer), step.action).reshape(layer.weight_shape)
-    return pack(weight, step.action, layer)
+    return pack(weight, step.action, layer, statistics.get(step.unit.name))
 
 
 def _save_solution(solution: Any, path: Path) -> None:

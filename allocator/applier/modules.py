@@ -7,16 +7,16 @@ model, its hooks, its bias and options stay, a subclass with a forward of its ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from allocator.actions import Action, Layer, LowRank
+from allocator.actions import Action, Layer
+from allocator.applier.kinds import FactoredKind, kind_of
 from allocator.applier.layers import KINDS
-from allocator.applier.packed import unpack, unpack_factors
+from allocator.applier.packed import unpack, unpack_parts, unpack_shift
 
 _OWN_FORWARD = tuple(kind.forward for kind in KINDS)
 
@@ -47,48 +47,59 @@ class _Packed(_Compressed):
         return unpack(self.packed, self.action, self.layer, self.dtype_like.dtype)
 
 
-class _TwoLayers(_Compressed):
-    """Runs a low-rank weight as right, then left; only code that asks for `weight` gets the product."""
+class _Shifted(_Packed):
+    """The same for an action that adds something to every output: the forward pass finds it in the bias."""
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        raise AssertionError("a subclass says where the factors come from")
+    label: ClassVar[str] = "PackedShifted"
+
+    @property
+    def bias(self) -> Tensor | None:
+        own = self._parameters.get("bias")
+        shift = unpack_shift(self.packed, self.action, self.layer, self.dtype_like.dtype)
+        if shift is None:
+            return own
+        return shift if own is None else own + shift
+
+
+class _InParts(_Compressed):
+    """Runs a factored weight part by part; only code that asks for `weight` gets the product."""
+
+    def parts(self) -> tuple[Tensor, ...]:
+        raise AssertionError("a subclass says where the parts come from")
 
     @property
     def weight(self) -> Tensor:
-        left, right = self.factors()
-        return (left.float() @ right.float()).reshape(self.layer.weight_shape).to(left.dtype)
+        parts = self.parts()
+        matrix = _factored(self.action).product([part.float() for part in parts], self.action, self.layer)
+        return matrix.reshape(self.layer.weight_shape).to(parts[0].dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right = self.factors()
         bias = getattr(self, "bias", None)
-        if isinstance(self, nn.Linear):
-            return functional.linear(functional.linear(x, right), left, bias)
-        if isinstance(self, nn.Embedding):
-            return functional.linear(functional.embedding(x, left, self.padding_idx), right.t())
-        # _conv_forward is torch's own step, so that padding modes and padding="same" are what they were.
-        kernel = right.view(-1, *self.layer.weight_shape[1:])
-        assert isinstance(self, (nn.Conv1d, nn.Conv2d, nn.Conv3d)), "`plan` lets no other kind of layer be factored"
-        pointwise = left.reshape(*left.shape, *[1] * (kernel.dim() - 2))
-        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[kernel.dim() - 3]
-        return convolve(self._conv_forward(x, kernel, None), pointwise, bias)
+        return _factored(self.action).run(self, x, self.parts(), self.action, self.layer, bias)
 
 
-class _PackedTwoLayers(_TwoLayers):
-    label: ClassVar[str] = "PackedLowRank"
+class _PackedInParts(_InParts):
+    label: ClassVar[str] = "PackedInParts"
     packed: nn.Parameter
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.action, LowRank)
-        return unpack_factors(self.packed, self.action, self.layer, self.dtype_like.dtype)
+    def parts(self) -> tuple[Tensor, ...]:
+        return unpack_parts(self.packed, self.action, self.layer, self.dtype_like.dtype)
 
 
-class _PlainTwoLayers(_TwoLayers):
-    label: ClassVar[str] = "LowRank"
-    left: nn.Parameter
-    right: nn.Parameter
+class _PlainInParts(_InParts):
+    """Parts are parameters under the names that the action gives them."""
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        return self.left, self.right
+    label: ClassVar[str] = "InParts"
+    part_names: tuple[str, ...]
+
+    def parts(self) -> tuple[Tensor, ...]:
+        return tuple(self.get_parameter(name) for name in self.part_names)
+
+
+def _factored(action: Action) -> FactoredKind:
+    kind = kind_of(action)
+    assert isinstance(kind, FactoredKind), "only such kinds are installed in parts"
+    return kind
 
 
 _DERIVED: dict[tuple[type[_Compressed], type[nn.Module]], type[nn.Module]] = {}
@@ -107,8 +118,8 @@ def is_compressed(module: nn.Module) -> bool:
     return isinstance(module, _Compressed)
 
 
-def runs_as_two(module: nn.Module) -> bool:
-    """Whether two layers can stand in for this one: its forward must be torch's own, not a subclass's or a patch."""
+def runs_in_parts(module: nn.Module) -> bool:
+    """Whether several layers can stand in for it: its forward must be torch's own, not a subclass's or a patch."""
     return type(module).forward in _OWN_FORWARD and "forward" not in vars(module)
 
 
@@ -122,19 +133,36 @@ def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action,
         layer: of the weight.
     """
     packed = nn.Parameter(buffer, requires_grad=False)
+    mixin: type[_Compressed] = _Packed
+    if isinstance(kind_of(action), FactoredKind):
+        mixin = _PackedInParts
+    elif unpack_shift(buffer, action, layer, torch.float32) is not None:
+        mixin = _Shifted
     for module in modules:
-        _change(module, _PackedTwoLayers if isinstance(action, LowRank) else _Packed, action, layer)
+        _change(module, mixin, action, layer)
         module.register_parameter("packed", packed)
 
 
-def install_factors(modules: Sequence[nn.Module], left: Tensor, right: Tensor, action: LowRank, layer: Layer) -> None:
-    """Give tied modules the two plain factors in place of their weight; trainable when the weight was."""
+def install_parts(modules: Sequence[nn.Module], parts: Mapping[str, Tensor], action: Action, layer: Layer) -> None:
+    """Give tied modules plain parts, by name, in place of their weight; trainable when the weight was."""
     trainable = any(module.get_parameter("weight").requires_grad for module in modules)
-    parameters = [nn.Parameter(factor, requires_grad=trainable) for factor in (left, right)]
+    parameters = {name: nn.Parameter(part, requires_grad=trainable) for name, part in parts.items()}
     for module in modules:
-        _change(module, _PlainTwoLayers, action, layer)
-        for name, parameter in zip(("left", "right"), parameters, strict=True):
+        _change(module, _PlainInParts, action, layer)
+        module.part_names = tuple(parameters)  # type: ignore[assignment]  # nn.Module declares Tensor | Module
+        for name, parameter in parameters.items():
             module.register_parameter(name, parameter)
+
+
+def add_shift(modules: Sequence[nn.Module], shift: Tensor) -> None:
+    """Add numbers [rows] to the outputs of modules that are not compressed: to their bias, or as one."""
+    for module in modules:
+        bias: Any = getattr(module, "bias", None)
+        if bias is None:
+            weight = module.get_parameter("weight")
+            module.register_parameter("bias", nn.Parameter(shift.to(weight), requires_grad=weight.requires_grad))
+        else:
+            bias.data.add_(shift.to(bias))
 
 
 def _change(module: nn.Module, mixin: type[_Compressed], action: Action, layer: Layer) -> None:

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from allocator.actions import Action, LowRank, parse
+from allocator.actions import Action, Factored, parse
 from allocator.applier.attention import OpenAttention
 from allocator.applier.layers import ROOT, Unit, uncovered, units
-from allocator.applier.modules import is_compressed, runs_as_two
+from allocator.applier.modules import is_compressed, runs_in_parts
 from allocator.applier.opening import Opening
 from allocator.errors import ActionError
 
@@ -140,11 +140,11 @@ def _check(model: nn.Module, unit: Unit, action: Action) -> None:
         action.check(unit.layer)
     except ActionError as error:
         raise ActionError(f"module {unit.name!r}: {error}") from error
-    if isinstance(action, LowRank):
+    if isinstance(action, Factored):
         for name in unit.modules:
             module = model.get_submodule(name)
-            if not runs_as_two(module):
+            if not runs_in_parts(module):
                 raise ActionError(
-                    f"module {name!r}: {type(module).__name__} has a forward of its own, so two layers cannot stand in "
-                    "for it; quantize or keep it"
+                    f"module {name!r}: {type(module).__name__} has a forward of its own, so several layers cannot "
+                    "stand in for it; quantize or keep it"
                 )

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from allocator.actions import LowRank
 from allocator.applier.approximate import Approximator
 from allocator.applier.plan import Step, plan
 from allocator.errors import UsageError
@@ -90,17 +89,18 @@ class Weights:
         if kept is not None:
             self._kept.move_to_end((row, place))
             return kept
-        made = self._approximator(step).approximate(step.action)
+        made = self._made(step)
         self._kept[row, place] = made
         self._held += made.nbytes
         while self._held > self._cache_bytes and len(self._kept) > 1:
             self._held -= self._kept.popitem(last=False)[1].nbytes
         return made
 
-    def _approximator(self, step: Step) -> Approximator:
-        """A weight's own, kept for the sake of its SVD only."""
+    def _made(self, step: Step) -> Tensor:
+        """The approximation; what was worked out about a weight on the way is kept."""
         weight = step.unit.weight
-        found = self._approximators.get(id(weight)) or Approximator(weight, step.unit.layer)
-        if isinstance(step.action, LowRank):
-            self._approximators[id(weight)] = found
-        return found
+        approximator = self._approximators.get(id(weight)) or Approximator(weight, step.unit.layer)
+        made = approximator.approximate(step.action)
+        if approximator.worth_keeping:
+            self._approximators[id(weight)] = approximator
+        return made

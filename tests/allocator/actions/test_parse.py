@@ -101,7 +101,9 @@ def test_what_is_wrong_is_named(described: dict[str, Any], said: str) -> None:
         (Quantize(bits=4, method="gptq"), Layer("linear", (4, 4)), "gptq is known but not done yet; use rtn or mse"),
         (Quantize(bits=4, granularity="group", group_size=10), Layer("conv2d", (8, 1, 3, 3), groups=8), "9 weights"),
         (LowRank(rank=5, left=Keep(), right=Keep()), Layer("linear", (4, 9)), "use at most 4"),
-        (LowRank(rank=1, left=Keep(), right=Keep()), Layer("conv1d", (4, 2, 3), groups=2), "2 groups"),
+        (LowRank(rank=3, left=Keep(), right=Keep()), Layer("conv1d", (4, 4, 3), groups=2), "use at most 2"),
+        (LowRank(rank=1, left=Keep(), right=Keep(), components=(1,)), Layer("conv1d", (4, 4, 3), groups=2), "2 groups"),
+        (LowRank(rank=1, left=Keep(), right=Keep(), weighting="input"), Layer("embedding", (4, 4)), "looks rows up"),
         (
             LowRank(rank=2, left=Quantize(bits=4, granularity="group", group_size=3), right=Keep()),
             Layer("linear", (4, 9)),

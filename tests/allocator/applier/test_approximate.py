@@ -28,10 +28,10 @@ def test_low_rank_is_the_truncated_svd_of_the_matrix() -> None:
 def test_the_scale_is_split_evenly_and_each_factor_has_its_own_action() -> None:
     weight = torch.randn(9, 5)
     approximator = Approximator(weight, Layer("linear", (9, 5)))
-    left, right = approximator.exact_factors(3)
+    left, right = approximator.parts(LowRank(rank=3, left=EXACT, right=EXACT)).values()
     torch.testing.assert_close(left.norm(dim=0), right.norm(dim=1))
     action = LowRank(rank=3, left=Quantize(bits=3), right=Keep(dtype="float16"))
-    got_left, got_right = approximator.factors(action)
+    got_left, got_right = approximator.parts(action).values()
     assert torch.equal(got_left, approximate(left, action.left, Layer("linear", (9, 3))))
     assert torch.equal(got_right, right.half().float())
     assert torch.equal(approximator.approximate(action), got_left @ got_right)
@@ -39,7 +39,7 @@ def test_the_scale_is_split_evenly_and_each_factor_has_its_own_action() -> None:
 
 def test_the_sign_of_a_singular_vector_is_fixed() -> None:
     weight = torch.randn(7, 5)
-    left, right = Approximator(weight, Layer("linear", (7, 5))).exact_factors(5)
+    left, right = Approximator(weight, Layer("linear", (7, 5))).parts(LowRank(rank=5, left=EXACT, right=EXACT)).values()
     assert bool((left.gather(0, left.abs().argmax(0, keepdim=True)) > 0).all())
     torch.testing.assert_close(left @ right, weight)
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocator.actions import Action, Keep, Layer, LowRank, Quantize
-from allocator.applier import Approximator, approximate, pack, unpack, unpack_factors
+from allocator.applier import Approximator, approximate, pack, unpack, unpack_parts
+from allocator.applier.kinds.low_rank import LowRankKind
+from allocator.applier.weight import Weight
 from allocator.errors import ActionError
 
 
@@ -63,8 +65,8 @@ def test_the_buffer_has_the_cost_and_unpacks_to_the_approximation(
     assert got.dtype == dtype
     assert torch.equal(got, approximate(weight, action, layer))
     if isinstance(action, LowRank):
-        wanted = Approximator(weight, layer).factors(action)
-        assert all(map(torch.equal, unpack_factors(buffer, action, layer), wanted))
+        wanted = Approximator(weight, layer).parts(action).values()
+        assert all(map(torch.equal, unpack_parts(buffer, action, layer), wanted))
 
 
 def test_layout_is_codes_then_scales_then_minima() -> None:
@@ -79,7 +81,7 @@ def test_left_comes_before_right() -> None:
     layer = Layer("linear", (3, 5))
     weight = torch.randn(3, 5)
     action = LowRank(rank=1, left=Keep(dtype="float16"), right=Keep(dtype="float32"))
-    left, right = Approximator(weight, layer).exact_factors(1)
+    left, right = LowRankKind().factors(Weight(weight, layer), action)
     wanted = torch.cat([left.half().view(-1).view(torch.uint8), right.view(-1).view(torch.uint8)])
     assert torch.equal(pack(weight, action, layer), wanted)
 

@@ -12,8 +12,8 @@ import torch
 
 from allocator.actions import Layer, Quantize
 from allocator.applier import approximate
-from allocator.applier.approximate import LARGEST
 from allocator.applier.quantizer import CLIPPING, encode
+from allocator.applier.weight import LARGEST
 
 F16_STEP, F16_NORMAL, F16_MAX = 2.0**-24, 2.0**-14, 65504.0
 

@@ -1,0 +1,26 @@
+"""One file for each kind of action: how its weight is stored, comes back and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from allocator.actions import Action
+from allocator.applier.kinds.keep import KeepKind
+from allocator.applier.kinds.kind import FactoredKind, Kind
+from allocator.applier.kinds.low_rank import LowRankKind
+from allocator.applier.kinds.quantize import QuantizeKind
+from allocator.errors import ActionError
+
+__all__ = ["KINDS", "FactoredKind", "Kind", "kind_of"]
+
+KINDS: Mapping[str, Kind] = {"keep": KeepKind(), "low_rank": LowRankKind(), "quantize": QuantizeKind()}
+
+
+def kind_of(action: Action) -> Kind:
+    """The kind that does an action; ActionError if the applier has none for it."""
+    found = KINDS.get(action.kind)
+    if found is None:
+        raise ActionError(
+            f"action kind {action.kind!r} has no arithmetic in the applier; known: {', '.join(sorted(KINDS))}"
+        )
+    return found

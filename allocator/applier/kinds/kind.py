@@ -1,0 +1,100 @@
+"""What the applier knows about one kind of action: how it is stored, how it comes back, and how it runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from allocator.actions import Layer, Part
+from allocator.applier.weight import Weight
+
+
+class Kind(ABC):
+    """A kind of action whose weight is one matrix once it is unpacked; one object serves all actions of the kind.
+
+    `store` and `restore` are each other's inverse on what an action can stand for: what `restore` makes of a buffer is
+    the approximation behind every score, bit for bit. Both are deterministic and touch nothing else.
+
+    Attributes:
+        slow: making the stored form takes so long that it is kept where the same choice is asked for again.
+    """
+
+    slow: ClassVar[bool] = False
+
+    @abstractmethod
+    def store(self, weight: Weight, action: Any) -> Tensor:
+        """uint8 [stored_bytes]: the stored form; the action was checked against the layer."""
+
+    @abstractmethod
+    def restore(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor:
+        """float32 [rows, columns], a new tensor: the weight that a buffer [stored_bytes] stands for."""
+
+    def approximate(self, weight: Weight, action: Any) -> Tensor:
+        """restore(store(weight)), by a shorter way where there is one; may be the weight's own matrix."""
+        return self.restore(self.store(weight, action), action, weight.layer)
+
+    def shift(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor | None:
+        """float32 [rows]: what is added to every output, for kinds that store such numbers; None for the others."""
+        return None
+
+
+class FactoredKind(Kind):
+    """A kind whose weight stays a product of parts, which run as layers one after the other."""
+
+    slow = True
+
+    def planned(self, action: Any, layer: Layer) -> tuple[Part, ...]:
+        """The parts as the action lays them out."""
+        found: tuple[Part, ...] = action.parts(layer)
+        return found
+
+    @abstractmethod
+    def factors(self, weight: Weight, action: Any) -> Sequence[Tensor]:
+        """The parts before their own actions, float32 [rows, columns] of each part's layer, in the order of `parts`."""
+
+    @abstractmethod
+    def product(self, parts: Sequence[Tensor], action: Any, layer: Layer) -> Tensor:
+        """float32 [rows, columns]: the weight that the parts make together."""
+
+    @abstractmethod
+    def run(
+        self, module: nn.Module, x: Tensor, parts: Sequence[Tensor], action: Any, layer: Layer, bias: Tensor | None
+    ) -> Tensor:
+        """What the layer gives for x, run part by part."""
+
+    def store(self, weight: Weight, action: Any) -> Tensor:
+        """All parts' buffers, one behind the other."""
+        from allocator.applier.kinds import kind_of
+
+        found = zip(self.planned(action, weight.layer), self.factors(weight, action), strict=True)
+        return torch.cat([kind_of(part.action).store(Weight(f, part.layer), part.action) for part, f in found])
+
+    def parts(self, buffer: Tensor, action: Any, layer: Layer) -> tuple[Tensor, ...]:
+        """The parts as they are stored, float32 [rows, columns] of each part's layer."""
+        from allocator.applier.kinds import kind_of
+
+        found, at = [], 0
+        for part in self.planned(action, layer):
+            length = part.action.stored_bytes(part.layer)
+            found.append(kind_of(part.action).restore(buffer[at : at + length], part.action, part.layer))
+            at += length
+        return tuple(found)
+
+    def restore(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor:
+        """The product of the parts."""
+        return self.product(self.parts(buffer, action, layer), action, layer)
+
+
+def as_bytes(numbers: Tensor) -> Tensor:
+    """Numbers as uint8, little-endian."""
+    return numbers.contiguous().view(-1).view(torch.uint8)
+
+
+def as_numbers(buffer: Tensor, dtype: torch.dtype) -> Tensor:
+    """The other way round."""
+    # A slice may start at an odd byte, where a view in another dtype is refused; the copy is aligned.
+    return buffer.clone().view(dtype)

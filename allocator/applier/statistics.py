@@ -1,0 +1,47 @@
+"""What was measured of a layer's inputs and outputs, for the actions that make their errors small where it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+from allocator.actions import Action, statistics_of
+from allocator.errors import ActionError
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStatistics:
+    """Means over the positions of all calibration data; None is what was not asked for.
+
+    Attributes:
+        input_moment: E[x xᵀ] [groups, columns, columns], float64, of the vectors that the weight matrix multiplies.
+        input_mean: E[x] [groups, columns], float64.
+        output_fisher: E[(∂L/∂y)²] [rows], float64, of the outputs, L the task's divergence from itself.
+    """
+
+    input_moment: Tensor | None = None
+    input_mean: Tensor | None = None
+    output_fisher: Tensor | None = None
+
+
+Statistics: TypeAlias = Mapping[str, LayerStatistics]
+"""By the name of a stored weight, `Unit.name`."""
+
+
+def require(statistics: LayerStatistics | None, name: str, action: Action) -> Tensor:
+    """One of the statistics; ActionError if it is not there."""
+    found: Tensor | None = getattr(statistics, name, None)
+    if found is None:
+        raise ActionError(
+            f"action {action.kind}: this is done by the layer's {name.replace('_', ' ')}, which was not given; measure "
+            "it with allocator.layer_statistics(workload, solution) and hand it on as statistics="
+        )
+    return found
+
+
+def needed(actions: Iterable[Action]) -> frozenset[str]:
+    """Everything that some actions need to know."""
+    return frozenset[str]().union(*map(statistics_of, actions))
