@@ -32,6 +32,7 @@ _HOMES = {
     "Workload": "allocator.workload",
     "Space": "allocator.space",
     "profile": "allocator.profiling",
+    "layer_statistics": "allocator.applying",
     "fidelity": "allocator.faithfulness.checking",
     "refine": "allocator.refining.refinement",
     "run": "allocator.methods.running",
@@ -44,6 +45,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from allocator.applier.apply import apply_
     from allocator.applier.checkpoint import compress, load_compressed
+    from allocator.applying import layer_statistics
     from allocator.comparison import compare
     from allocator.conflicts import conflict
     from allocator.curve import Frontier
@@ -83,6 +85,7 @@ __all__ = [
     "explain",
     "fidelity",
     "frontier",
+    "layer_statistics",
     "load_compressed",
     "load_frontier",
     "load_problem",

@@ -10,6 +10,7 @@ from allocator import registry
 from allocator.errors import UsageError
 
 if TYPE_CHECKING:
+    from allocator.applier.statistics import Statistics
     from allocator.problem import Problem
     from allocator.space import Space
     from allocator.workload import Workload
@@ -24,6 +25,7 @@ def profile(
     jobs: int | None = None,
     threads: int | None = None,
     couple: Collection[str] = (),
+    statistics: Statistics | None = None,
 ) -> Problem:
     """Measure every choice of every layer and state the result as a problem; the model is left bit-identical.
 
@@ -39,6 +41,8 @@ def profile(
             rounded, so equal bits need equal threads.
         couple: ``fused``, ``residual``: sets of layers to be found on the network and written as `same_choice`
             couplings (`allocator.grouping.find`), beside those that the space names.
+        statistics: what actions need to know of the layers, where other data than this workload's say it; measured
+            here otherwise, if an action needs any.
 
     Raises:
         UsageError: an unknown profiler, data or a network that cannot be trusted; see `profilers._run`.
@@ -72,4 +76,4 @@ def profile(
         return problem
     folder = None if resume is None else Path(resume)
     with torch_threads(threads):
-        return run(shared, workload, space or Space.simple(), progress or silent, folder, jobs, couple)
+        return run(shared, workload, space or Space.simple(), progress or silent, folder, jobs, couple, statistics)

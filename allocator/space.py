@@ -241,5 +241,6 @@ def short_name(action: Action) -> str:
     if isinstance(action, LowRank):
         factors = dict.fromkeys((short_name(action.left), short_name(action.right)))
         picked = "" if action.components is None else "_picked"
+        picked += "" if action.weighting == "none" else f"_{action.weighting}"
         return f"rank{action.rank}_{'_'.join(factors)}{picked}"
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

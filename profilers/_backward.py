@@ -12,7 +12,7 @@ from torch import Tensor
 
 from profilers._outputs import Outputs
 from profilers._plan import Target
-from profilers._project import Call, by_gradients, by_gradients_is_cheaper, gradients_by_sample
+from profilers._project import Call, by_feature_and_sample, by_gradients, by_gradients_is_cheaper, gradients_by_sample
 
 Diagonal: TypeAlias = Literal["all", "some", "none"]
 
@@ -25,6 +25,16 @@ class Changes:
     _places: dict[Target, list[int]] = field(default_factory=dict)
     _kept: dict[Target, Tensor] = field(default_factory=dict)
     _lengths: dict[Target, list[float]] = field(default_factory=dict)
+    _shifts: dict[Target, Tensor | None] = field(default_factory=dict)
+
+    def shifts(self, target: Target) -> Tensor | None:
+        """What the choices add to outputs beside their weights [C, rows], parallel to `places`; None if none does."""
+        if target not in self._shifts:
+            found = [target.shift(place) for place in self.places(target)]
+            rows = target.unit.weight.new_zeros(target.layer.rows)
+            some = any(shift is not None for shift in found)
+            self._shifts[target] = torch.stack([rows if s is None else s.to(rows) for s in found]) if some else None
+        return self._shifts[target]
 
     def lengths(self, target: Target) -> list[float]:
         """‖Δ‖, parallel to `places`."""
@@ -96,6 +106,9 @@ class Backward:
         if not self.changes.places(target):
             return
         samples, changes = len(self.positions), self.changes.of(target)
+        shifts = self.changes.shifts(target)
+        if shifts is not None:
+            self._add(target, by_feature_and_sample(call, cotangent, samples).unsqueeze(2) * shifts.T)
         once = self.calls[target] == 1
         at_hand = self.diagonal == "some" and once and by_gradients_is_cheaper(call, cotangent, samples, changes)
         if self.diagonal != "all" and not at_hand:

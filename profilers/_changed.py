@@ -15,7 +15,6 @@ from allocator.tasks.positions import divergence, per_sample
 from allocator.tasks.protocol import Batch
 from allocator.workload import Workload
 from profilers._plan import Plan, Target
-from profilers._switch import switched
 
 Measure = Literal["ce", "kl"]
 """The task's own loss, or the divergence from the float network."""
@@ -42,9 +41,9 @@ def cut(plan: Plan, samples: int | None) -> Workload:
 
 
 def changed_losses(
-    plan: Plan, batches: Sequence[Batch], changes: Sequence[tuple[Target, Tensor]], measure: Measure
+    plan: Plan, batches: Sequence[Batch], choices: Sequence[tuple[Target, int]], measure: Measure
 ) -> tuple[Tensor, Tensor]:
-    """(rise of the loss, positions) [N] of each sample with these weights in place of their targets' own, float64.
+    """(rise of the loss, positions) [N] of each sample with these choices (target, place) made, float64.
 
     Runs in full, without gradients; the float network's logits are kept in ``plan.memory``.
 
@@ -55,8 +54,8 @@ def changed_losses(
     rises, counts = [], []
     with torch.no_grad(), ExitStack() as stack:
         plain = _plain(plan, batches)
-        for target, other in changes:
-            stack.enter_context(switched(target.unit.weight, other))
+        for target, place in choices:
+            stack.enter_context(target.changed(place))
         for batch, before in zip(batches, plain, strict=True):
             after = task.logits(model, batch)
             if measure == "kl":

@@ -71,14 +71,21 @@ def second_moments(module: Module, inputs: Tensor, samples: int) -> Iterator[Ten
 
 def second_moment(module: Module, inputs: Tensor) -> Tensor:
     """Σ x xᵀ over all positions [groups, columns, columns]."""
+    return moments(module, inputs)[1]
+
+
+def moments(module: Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ x [groups, columns] and Σ x xᵀ [groups, columns, columns] over all positions."""
     groups, columns = groups_of(module), _weight(module)[0].numel()
-    total = torch.zeros(groups, columns, columns, dtype=torch.float64, device=inputs.device)
+    first = torch.zeros(groups, columns, dtype=torch.float64, device=inputs.device)
+    second = torch.zeros(groups, columns, columns, dtype=torch.float64, device=inputs.device)
     rows = _batched(module, inputs)
     step = max(1, ELEMENTS_AT_ONCE // _unfolded(module, rows[:1]))
     for i in range(0, len(rows), step):
         x = patches(module, rows[i : i + step]).transpose(0, 1).reshape(groups, -1, columns)
-        total += x.transpose(1, 2) @ x
-    return total
+        first += x.sum(1)
+        second += x.transpose(1, 2) @ x
+    return first, second
 
 
 def counts(module: Module, inputs: Tensor, output: Tensor) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch.nn import Module
 from allocator.actions import Layer
 from allocator.applier.approximate import Approximator
 from allocator.applier.layers import Unit, kind_of, units
+from allocator.applier.statistics import LayerStatistics
 from allocator.errors import UsageError
 from allocator.space import MenuItem, Space
 from allocator.tasks.batches import take
 from allocator.workload import Workload
 from profilers._parts import Parts
+from profilers._switch import switched
 from profilers._trace import trace
 from profilers._workers import Workers
 
@@ -31,12 +34,14 @@ class Target:
         modules: the modules that use the weight, parallel to ``unit.modules``.
         layer: with its positions per sample.
         menu: the choices.
+        statistics: of the layer, if a choice needs any.
     """
 
     unit: Unit
     modules: tuple[Module, ...]
     layer: Layer
     menu: list[MenuItem]
+    statistics: LayerStatistics | None = field(default=None, repr=False)
     _approximator: Approximator | None = field(default=None, repr=False)
 
     @property
@@ -46,19 +51,43 @@ class Target:
 
     def approximation(self, place: int) -> Tensor:
         """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor."""
-        approximator = self._approximator or Approximator(self.unit.weight, self.layer)
-        made = approximator.approximate(self.menu[place].action)
-        if approximator.worth_keeping:
-            self._approximator = approximator
-        return made
+        with self._approximating() as approximator:
+            return approximator.approximate(self.menu[place].action)
+
+    def shift(self, place: int) -> Tensor | None:
+        """[rows]: what choice ``place`` adds to every output beside its weight; None for most."""
+        with self._approximating() as approximator:
+            return approximator.shift(self.menu[place].action)
+
+    def idle(self, place: int) -> bool:
+        """Whether choice ``place`` changes not one bit."""
+        return self.shift(place) is None and torch.equal(self.approximation(place), self.unit.weight)
+
+    @contextmanager
+    def changed(self, place: int) -> Iterator[bool]:
+        """The network with choice ``place`` made, for a moment; whether that changes a bit."""
+        other, shift = self.approximation(place), self.shift(place)
+        if shift is None and torch.equal(other, self.unit.weight):
+            yield False
+            return
+        with switched(self.unit.weight, other, shift, self.modules):
+            yield True
 
     def changes(self) -> Iterator[tuple[int, Tensor]]:
-        """(place, Δ = approximation − weight) of every choice that changes any bit of the weight."""
+        """(place, Δ = approximation − weight) of every choice that changes any bit of the weight, or of the outputs."""
         weight = self.unit.weight.detach()
         for place in range(len(self.menu)):
             delta = self.approximation(place).sub_(weight)
-            if bool(delta.any()):
+            if bool(delta.any()) or self.shift(place) is not None:
                 yield place, delta
+
+    @contextmanager
+    def _approximating(self) -> Iterator[Approximator]:
+        """The weight under its choices; what was worked out about it on the way is kept for the next time."""
+        approximator = self._approximator or Approximator(self.unit.weight, self.layer, self.statistics)
+        yield approximator
+        if approximator.worth_keeping:
+            self._approximator = approximator
 
 
 @dataclass(frozen=True, eq=False)

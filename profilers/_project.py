@@ -70,6 +70,13 @@ def projections(call: Call, cotangent: Tensor, samples: int, changes: Tensor) ->
     return torch.cat([part.permute(1, 2, 0) for part in parts], 2).permute(2, 0, 1)  # as they lie in memory
 
 
+def by_feature_and_sample(call: Call, cotangent: Tensor, samples: int) -> Tensor:
+    """Σ over positions of the cotangent [samples, F]: the gradient, sample by sample, in something added to outputs."""
+    place = -1 - len(call.module.kernel_size) if isinstance(call.module, CONVOLUTIONS) else -1
+    moved = cotangent.movedim(place, -1)
+    return moved.reshape(samples, -1, moved.shape[-1]).sum(1)
+
+
 def by_gradients_is_cheaper(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> bool:
     """Whether gradients by sample, then inner products, take fewer multiplications than a run of the layer per change.
 

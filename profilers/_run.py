@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from allocator.applier.statistics import Statistics
 from allocator.errors import AllocatorError, UsageError
 from allocator.problem import Problem
 from allocator.space import Space
@@ -22,6 +23,7 @@ from profilers._groups import model_sha256, provenance, rows, versions
 from profilers._parts import Parts
 from profilers._plan import Plan, plan
 from profilers._progress import Progress, silent
+from profilers._statistics import with_statistics
 from profilers._workers import Workers
 
 
@@ -59,14 +61,16 @@ def run(
     resume: Path | None = None,
     jobs: int | None = 1,
     couple: Collection[str] = (),
+    given: Statistics | None = None,
 ) -> Problem:
     """Measure all statistics on the same groups, choices and data; see `Profiler.profile`.
 
     ``resume``: a folder for finished parts; those that a killed run left there are not measured again.
     ``jobs``: see `Workers`.
     ``couple``: kinds of couplings to be found and written, see `allocator.grouping.find`.
+    ``given``: what the actions need to know of the layers, if it was measured already, on this or other data.
     """
-    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume, jobs, couple))
+    return Problem.from_rows(measured_rows(statistics, workload, space, progress, resume, jobs, couple, given))
 
 
 def measured_rows(
@@ -77,6 +81,7 @@ def measured_rows(
     resume: Path | None = None,
     jobs: int | None = 1,
     couple: Collection[str] = (),
+    given: Statistics | None = None,
 ) -> dict[str, Any]:
     """The same as plain data, in the row form of problem.json."""
     workers = Workers(jobs)
@@ -88,6 +93,7 @@ def measured_rows(
         sets = coupled(laid_out, space, couple)
         parts = Parts(resume, _identity(laid_out, digests["calibration"], before))
         laid_out = replace(laid_out, parts=parts, workers=workers, model_sha256=before)
+        laid_out = with_statistics(laid_out, given, progress)
         for statistic in statistics:
             _gather(found, statistic, statistic.measure(laid_out, progress))
     if not found.scores:

@@ -21,7 +21,6 @@ from profilers._plan import Plan, Target
 from profilers._progress import Progress, silent
 from profilers._replay import Recording, record, replay
 from profilers._shards import Piece, sharded
-from profilers._switch import switched
 
 FLOAT = -1
 """In place of a target: the float network."""
@@ -119,24 +118,21 @@ class Single:
 
     def _changed(self, plan: Plan, target: Target, choice: int, recordings: Sequence[Recording], form: Form) -> Piece:
         """``sum`` and ``count`` [N], and with deltas ``delta`` [P, F], of one choice."""
-        task, model, weight = plan.workload.task, plan.workload.model, target.unit.weight
-        other = target.approximation(choice)
-        if torch.equal(other, weight):
-            changed = [recording.logits for recording in recordings]
-        else:
-            with switched(weight, other):
-                changed = [replay(task, model, r, r.before(target.modules)) for r in recordings]
+        task, model = plan.workload.task, plan.workload.model
+        with target.changed(choice) as moved:
+            plain = [recording.logits for recording in recordings]
+            changed = [replay(task, model, r, r.before(target.modules)) for r in recordings] if moved else plain
         cells: list[tuple[Tensor, Tensor]] = []
-        moved: list[Tensor] = []
+        kept: list[Tensor] = []
         for recording, logits in zip(recordings, changed, strict=True):
             mask = task.mask(recording.batch)
             same = logits is recording.logits
             values = torch.zeros(logits.shape[:-1]) if same else divergence(recording.logits, logits)
             cells.append(per_sample(values, mask))
             if self.top:
-                moved.append(deltas(form, recording.logits, logits, mask, self._signs(plan, form)))
+                kept.append(deltas(form, recording.logits, logits, mask, self._signs(plan, form)))
         found = {"sum": torch.cat([s for s, _ in cells]), "count": torch.cat([c for _, c in cells])}
-        return {**found, "delta": torch.cat(moved)} if moved else found
+        return {**found, "delta": torch.cat(kept)} if kept else found
 
     def form(self, classes: int) -> Form:
         """How deltas of so many classes are kept."""

@@ -12,7 +12,6 @@ from profilers._families import family
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._sketch import Sketch, Sketched, sample_batches
-from profilers._switch import switched
 
 SHARE = 16
 """One sample in so many is run again, at least one."""
@@ -62,7 +61,7 @@ def trust(sketch: Sketch, found: Sketched, progress: Progress) -> Trust:
             for t, column in cells:
                 target = plan.targets[t]
                 place = found.places[t][column]
-                with switched(target.unit.weight, target.approximation(place)):
+                with target.changed(place):
                     change = task.logits(model, batch) - logits
                 true = (change * cotangent).double().flatten(1).sum(1).cpu()
                 linear = found.projections[t][0, : len(true), column]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from allocator.actions import LowRank
+from allocator.actions import Action, LowRank
 from allocator.tasks.positions import per_sample
 from profilers._calibration import Key, piece
 from profilers._capture import captured
@@ -130,9 +130,14 @@ def _components(plan: Plan, target: Target, gradients: Tensor) -> Tensor:
     return -found.flatten(1).double()
 
 
+def _by_components(target: Target, action: Action) -> bool:
+    """Whether a choice keeps some components of the plain SVD of the whole weight."""
+    return isinstance(action, LowRank) and action.weighting == "none" and target.layer.groups == 1
+
+
 def _places(target: Target) -> list[int]:
-    """Choices that are not ranks."""
-    return [place for place, item in enumerate(target.menu) if not isinstance(item.action, LowRank)]
+    """Choices that do not."""
+    return [place for place, item in enumerate(target.menu) if not _by_components(target, item.action)]
 
 
 def _changes(plan: Plan, target: Target) -> Tensor:
@@ -151,7 +156,8 @@ def _menu(target: Target, components: Tensor, others: Tensor) -> Tensor:
     wide = torch.zeros(len(components), len(target.menu), dtype=torch.float64, device=components.device)
     wide[:, _places(target)] = others
     for place, item in enumerate(target.menu):
-        if isinstance(item.action, LowRank):
+        if _by_components(target, item.action):
+            assert isinstance(item.action, LowRank)
             kept = item.action.components or range(item.action.rank)
             wide[:, place] = components.sum(1) - components[:, list(kept)].sum(1)
     return wide

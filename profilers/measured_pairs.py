@@ -12,7 +12,7 @@ from allocator.errors import UsageError
 from profilers._changed import Measure, changed_losses, first_batches
 from profilers._columns import means
 from profilers._findings import Basis, Findings
-from profilers._plan import Plan, Target
+from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
@@ -93,25 +93,18 @@ class MeasuredPairs(Profiler):
         """
         batches = first_batches(plan, self.samples or None)
         first, second = (plan.targets[place] for place in key)
-        others = [[target.approximation(k) for k in range(len(target.menu))] for target in (first, second)]
-        idle = [
-            torch.tensor([torch.equal(other, target.unit.weight) for other in own])
-            for target, own in zip((first, second), others, strict=True)
-        ]
+        idle = [torch.tensor([t.idle(k) for k in range(len(t.menu))]) for t in (first, second)]
         if first is second:
             rows = [
-                changed_losses(plan, batches, [] if same else [(first, other)], self.measure_by)
-                for other, same in zip(others[0], idle[0].tolist(), strict=True)
+                changed_losses(plan, batches, [] if same else [(first, k)], self.measure_by)
+                for k, same in enumerate(idle[0].tolist())
             ]
             return {"rise": torch.stack([rise for rise, _ in rows]), "count": rows[0][1]}
-        table = torch.zeros(len(others[0]), len(others[1]), dtype=torch.float64)
+        table = torch.zeros(len(first.menu), len(second.menu), dtype=torch.float64)
         none = idle[0][:, None] | idle[1][None, :]
-        for i, one in enumerate(others[0]):
-            for j, other in enumerate(others[1]):
-                if not none[i, j]:
-                    both: list[tuple[Target, Tensor]] = [(first, one), (second, other)]
-                    rise, count = changed_losses(plan, batches, both, self.measure_by)
-                    table[i, j] = rise.sum() / count.sum().clamp(min=1)
+        for i, j in (~none).nonzero().tolist():
+            rise, count = changed_losses(plan, batches, [(first, i), (second, j)], self.measure_by)
+            table[i, j] = rise.sum() / count.sum().clamp(min=1)
         return {"pair": table, "idle": none}
 
 

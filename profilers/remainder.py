@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from allocator import registry
 from allocator.errors import UsageError
@@ -80,9 +79,5 @@ class Remainder(Profiler):
         """``rise`` and ``count`` [choices, N] of one target, each choice made alone."""
         place, measure = key
         target, batches = plan.targets[place], first_batches(plan, self.samples or None)
-        rows: list[tuple[Tensor, Tensor]] = []
-        for choice in range(len(target.menu)):
-            other = target.approximation(choice)
-            changes = [] if torch.equal(other, target.unit.weight) else [(target, other)]
-            rows.append(changed_losses(plan, batches, changes, measure))
+        rows = [changed_losses(plan, batches, [(target, k)], measure) for k in range(len(target.menu))]
         return {"rise": torch.stack([rise for rise, _ in rows]), "count": torch.stack([count for _, count in rows])}

@@ -61,7 +61,8 @@ class Approximator:
     def shift(self, action: Action) -> Tensor | None:
         """float32 [rows]: what the action adds to every output of the layer; None for most."""
         action.check(self.layer)
-        return kind_of(action).shift(self._stored(action), action, self.layer)
+        kind = kind_of(action)
+        return kind.shift(self._stored(action), action, self.layer) if kind.shifts else None
 
     def pack(self, action: Action) -> Tensor:
         """uint8 [stored_bytes], see `allocator.applier.pack`."""

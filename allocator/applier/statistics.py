@@ -17,9 +17,10 @@ class LayerStatistics:
     """Means over the positions of all calibration data; None is what was not asked for.
 
     Attributes:
-        input_moment: E[x xᵀ] [groups, columns, columns], float64, of the vectors that the weight matrix multiplies.
-        input_mean: E[x] [groups, columns], float64.
-        output_fisher: E[(∂L/∂y)²] [rows], float64, of the outputs, L the task's divergence from itself.
+        input_moment: E[x xᵀ] [groups, columns, columns], float32, of the vectors that the weight matrix multiplies.
+        input_mean: E[x] [groups, columns], float32.
+        output_fisher: E[(∂L/∂y)²] [rows], float32, of the outputs y, L = v·logits for directions v with E[v vᵀ] the
+            Hessian of the divergence: the diagonal of the Gauss–Newton matrix at y, from one sketch.
     """
 
     input_moment: Tensor | None = None

@@ -21,10 +21,12 @@ def apply_command(
 ) -> None:
     """Write the compressed model: packed weights in a safetensors file, beside its solution."""
     from allocator.applier.checkpoint import compress
+    from allocator.applying import layer_statistics
     from allocator.cli.models import load_workload
 
     chosen = _applicable(solution)
-    info = compress(load_workload(model).model, chosen, out)
+    workload = load_workload(model)
+    info = compress(workload.model, chosen, out, layer_statistics(workload, chosen))
     if json:
         print_json({"path": str(info.path), "bytes": info.bytes})
     else:
@@ -50,9 +52,9 @@ def evaluate_command(
     workload = load_workload(model)
     judged: Any = None
     if chosen is not None:
-        from allocator.applier.apply import apply_
+        from allocator.applying import applied
 
-        judged = apply_(copy.deepcopy(workload.model), chosen)
+        judged = applied(workload, chosen)
     if checkpoint is not None:
         from allocator.applier.checkpoint import load_compressed
 

@@ -14,6 +14,7 @@ import torch
 
 from allocator.applier.apply import apply_
 from allocator.applier.checkpoint import compress, load_compressed
+from allocator.applying import layer_statistics
 from allocator.comparison import Row, compare
 from allocator.demos import Demo
 from allocator.errors import AllocatorError
@@ -130,9 +131,10 @@ def _measure(workload: Workload, solution: Solution, folder: Path) -> tuple[int,
     Raises:
         AllocatorError: the reloaded network's outputs differ from those of the one compressed in memory.
     """
-    info = compress(workload.model, solution, folder)
+    statistics = layer_statistics(workload, solution)
+    info = compress(workload.model, solution, folder, statistics)
     reloaded = load_compressed(copy.deepcopy(workload.model), folder)
-    applied = apply_(copy.deepcopy(workload.model), solution)
+    applied = apply_(copy.deepcopy(workload.model), solution, statistics=statistics)
     batch = next(iter(workload.calibration))
     with torch.no_grad():
         if not torch.equal(workload.task.logits(reloaded, batch), workload.task.logits(applied, batch)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from allocator.applying import layer_statistics
 from allocator.errors import AllocatorError, UsageError
 from allocator.faithfulness.agreement import Points, repeatability
 from allocator.faithfulness.allocations import (
@@ -87,8 +88,9 @@ def fidelity(
     named, areas = predictors(stated), regions(stated, resource)
     alone = single_rows(stated, singles, rng)
     wholes = [*random_wholes(stated, areas, allocations, rng), *uniform_wholes(stated)]
+    statistics = layer_statistics(workload, stated)
     with untouched(workload.model), opened(workload):
-        weights = Weights(workload.model, stated)
+        weights = Weights(workload.model, stated, statistics)
         wholes += optimal_wholes(stated, named, resource, parts, tick, seed)
         asked = [alone[i : i + 1] for i in range(len(alone))] + [whole.rows for whole in wholes]
         losses = measured(HeldOut(workload, samples), weights, asked, parts, tick)

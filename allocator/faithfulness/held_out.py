@@ -22,16 +22,17 @@ from profilers._switch import switched
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """A stored weight and what stands in for it; ``modules`` are those that use it."""
+    """A stored weight and what stands in for it; ``modules`` are those that use it, ``shift`` adds to their outputs."""
 
     weight: Tensor
     modules: tuple[Module, ...]
     other: Tensor
+    shift: Tensor | None = None
 
     @property
     def idle(self) -> bool:
         """Whether not one bit changes."""
-        return torch.equal(self.other, self.weight)
+        return self.shift is None and torch.equal(self.other, self.weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,5 +116,5 @@ def changed(changes: Sequence[Change]) -> Iterator[None]:
     """The weights replaced, and put back bit by bit."""
     with ExitStack() as stack:
         for change in changes:
-            stack.enter_context(switched(change.weight, change.other))
+            stack.enter_context(switched(change.weight, change.other, change.shift, change.modules))
         yield

@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from allocator.applier.approximate import Approximator
 from allocator.applier.plan import Step, plan
+from allocator.applier.statistics import Statistics
 from allocator.errors import UsageError
 from allocator.faithfulness.held_out import Change
 from allocator.problem import Problem
@@ -25,6 +26,7 @@ class Weights:
     Args:
         model: the float network.
         problem: its groups name modules of the model; every choice that may be taken has an action.
+        statistics: of the layers, for the choices that need them.
         cache_bytes: memory for approximations.
 
     Raises:
@@ -32,9 +34,11 @@ class Weights:
         ActionError: a module that the model lacks, a weight that two groups name, an action that cannot be done to it.
     """
 
-    def __init__(self, model: Module, problem: Problem, cache_bytes: int = 1 << 30) -> None:
-        self._model, self._cache_bytes = model, cache_bytes
-        self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+    def __init__(
+        self, model: Module, problem: Problem, statistics: Statistics | None = None, cache_bytes: int = 1 << 30
+    ) -> None:
+        self._model, self._statistics, self._cache_bytes = model, statistics or {}, cache_bytes
+        self._kept: OrderedDict[tuple[int, int], tuple[Tensor, Tensor | None]] = OrderedDict()
         self._held = 0
         self._approximators: dict[int, Approximator] = {}
         self._steps: dict[int, tuple[Step, ...]] = {}
@@ -58,7 +62,7 @@ class Weights:
     def changes(self, rows: IntArray) -> list[Change]:
         """What stands in for the weights when these rows are taken, at most one of each group."""
         return [
-            Change(step.unit.weight, self._modules_of(step), self._approximation(row, place, step))
+            Change(step.unit.weight, self._modules_of(step), *self._approximation(row, place, step))
             for row in rows.tolist()
             for place, step in enumerate(self._steps[row])
         ]
@@ -84,23 +88,23 @@ class Weights:
     def _modules_of(self, step: Step) -> tuple[Module, ...]:
         return tuple(self._model.get_submodule(name) for name in step.unit.modules)
 
-    def _approximation(self, row: int, place: int, step: Step) -> Tensor:
+    def _approximation(self, row: int, place: int, step: Step) -> tuple[Tensor, Tensor | None]:
         kept = self._kept.get((row, place))
         if kept is not None:
             self._kept.move_to_end((row, place))
             return kept
         made = self._made(step)
         self._kept[row, place] = made
-        self._held += made.nbytes
+        self._held += made[0].nbytes
         while self._held > self._cache_bytes and len(self._kept) > 1:
-            self._held -= self._kept.popitem(last=False)[1].nbytes
+            self._held -= self._kept.popitem(last=False)[1][0].nbytes
         return made
 
-    def _made(self, step: Step) -> Tensor:
-        """The approximation; what was worked out about a weight on the way is kept."""
-        weight = step.unit.weight
-        approximator = self._approximators.get(id(weight)) or Approximator(weight, step.unit.layer)
-        made = approximator.approximate(step.action)
+    def _made(self, step: Step) -> tuple[Tensor, Tensor | None]:
+        """The approximation and its shift; what was worked out about a weight on the way is kept."""
+        weight, statistics = step.unit.weight, self._statistics.get(step.unit.name)
+        approximator = self._approximators.get(id(weight)) or Approximator(weight, step.unit.layer, statistics)
+        made = approximator.approximate(step.action), approximator.shift(step.action)
         if approximator.worth_keeping:
             self._approximators[id(weight)] = approximator
         return made

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from allocator.applier.apply import apply_
+from allocator.applying import applied
 from allocator.errors import UsageError
 from allocator.methods.judging import compared, paired
 from allocator.problem import Problem
@@ -74,7 +73,7 @@ def certify(parted: Workload, problem: Problem, solution: Solution, predicted: f
         raise UsageError(
             "the profile has seen samples that its prediction is to be held against: profile on parted.calibration"
         )
-    found = compared(parted, apply_(copy.deepcopy(parted.model), solution))
+    found = compared(parted, applied(parted, solution))
     if "loss" not in found.sums:
         raise UsageError(f"task {parted.task.name} has no metric named loss, so that no gain can be certified")
     change = paired(found, found.original, "loss")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 import torch
 
-from allocator.applier.apply import apply_
+from allocator.applying import applied
 from allocator.errors import AllocatorError, UsageError
 from allocator.formats.files import replacing
 from allocator.methods.choosing import Chosen, Setting
@@ -108,7 +107,7 @@ class _Judge:
         key = ("judged", sorted((name, repr(action)) for name, action in solution.actions.items()))
         kept = self.parts.take(*key)
         if kept is None:
-            found = compared(self.workload, apply_(copy.deepcopy(self.workload.model), solution))
+            found = compared(self.workload, applied(self.workload, solution))
             kept = _tensors(found)
             self.parts.keep(kept, *key)
         return _judged(kept)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from allocator import registry
-from allocator.applier.apply import apply_
 from allocator.applier.checkpoint import compress
+from allocator.applying import applied, layer_statistics
 from allocator.budgets import apply_budgets
 from allocator.comparison import split_spec
 from allocator.errors import UsageError
@@ -150,10 +149,11 @@ def run(
     if solution.allocation is None:
         return ran
     label, uniform = judged_uniform(workload, plain)
-    stored = None if out is None else compress(workload.model, solution, Path(out) / "checkpoint").bytes
+    known = layer_statistics(workload, solution)
+    stored = None if out is None else compress(workload.model, solution, Path(out) / "checkpoint", known).bytes
     return replace(
         ran,
-        judged=compared(workload, apply_(copy.deepcopy(workload.model), solution)),
+        judged=compared(workload, applied(workload, solution, known)),
         uniform=uniform[0] if uniform else None,
         uniform_label=label,
         used={
@@ -219,7 +219,7 @@ def judged_uniform(workload: Workload, plain: Problem) -> tuple[str | None, tupl
     rows = solution.allocation.rows()
     labels = [plain.label_codes.table[code] for code in plain.label_codes.code[rows]]
     common = max(sorted(set(labels)), key=labels.count)
-    return common, (compared(workload, apply_(copy.deepcopy(workload.model), solution)), solution.totals)
+    return common, (compared(workload, applied(workload, solution)), solution.totals)
 
 
 def _inside(folder: Path | None, name: str) -> Path | None:

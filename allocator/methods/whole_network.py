@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from allocator import registry
+from allocator.applying import layer_statistics
 from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.weights import Weights
 from allocator.methods.choosing import Chosen, Setting
@@ -39,7 +40,7 @@ class MeasuredKl:
     def __init__(self, workload: Workload, problem: Problem) -> None:
         self._seen = Workload(workload.model, workload.evaluation, workload.calibration, workload.task, workload.name)
         self._indptr = problem.indptr
-        self._weights = Weights(workload.model, problem)
+        self._weights = Weights(workload.model, problem, layer_statistics(workload, problem))
         self._held: dict[int, tuple[HeldOut, list[list[Recording]]]] = {}
         self._known: dict[tuple[bytes, int], float] = {}
         self._rows = sum(map(count, workload.calibration))

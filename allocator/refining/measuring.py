@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from allocator.applier.statistics import Statistics
 from allocator.logit_sum import LogitSum
 from allocator.problem import Problem
 from allocator.profiling import profile
@@ -24,7 +25,13 @@ SCORE = "kl"
 
 
 def measured(
-    workload: Workload, problem: Problem, selection: Selection, folder: Path, jobs: int | None, progress: Progress
+    workload: Workload,
+    problem: Problem,
+    selection: Selection,
+    statistics: Statistics,
+    folder: Path,
+    jobs: int | None,
+    progress: Progress,
 ) -> tuple[Problem, LogitSum]:
     """The problem with measured divergences as its loss, interactions from the logit deltas, and what predicts both.
 
@@ -35,6 +42,7 @@ def measured(
         workload: its calibration data are measured on.
         problem: its choices carry actions on modules of the network.
         selection: choices and number of samples.
+        statistics: of the layers, for the choices that need them; those that are applied in the end.
         folder: for finished parts and logit deltas.
         jobs: as in `profile`.
         progress: as in `profile`.
@@ -46,7 +54,7 @@ def measured(
     space = menus_of(problem, workload.model, selection.rows)
     deltas = folder / f"deltas-{_identity(workload, space, selection.samples)}"
     statistic = Kl(samples=selection.samples, deltas=str(deltas), interactions=True)
-    found = profile(workload, space, statistic, progress, folder / "parts", jobs)
+    found = profile(workload, space, statistic, progress, folder / "parts", jobs, statistics=statistics)
     place = _places(problem, space, found)
     known = place >= 0
     spec = {**found.score_specs[SCORE], "profiler": repr(dataclasses.replace(statistic, deltas=""))}

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from allocator.applier.statistics import Statistics
+from allocator.applying import layer_statistics
 from allocator.budgets import apply_budgets
 from allocator.errors import SolverError, UsageError
 from allocator.faithfulness.held_out import HeldOut
@@ -142,13 +144,14 @@ def refine(
     first, plain = by_profile(begun, seed), uniform(stated)
     if not first and not plain:
         raise UsageError("no allocation within the budgets was found: see what `allocator solve` says of the problem")
+    known = layer_statistics(workload, stated, tick)
     with nullcontext(str(resume)) if resume is not None else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plain = _best(parted, stated, plain, folder, tick)
+        plain = _best(parted, stated, plain, known, folder, tick)
         selection = _selection(stated, [*first, *plain], workload, parted, passes)
-        again, predictor = measuring.measured(parted, stated, selection, folder, jobs, tick)
+        again, predictor = measuring.measured(parted, stated, selection, known, folder, jobs, tick)
         found = distinct([*plain, *first, *by_measurement(again, predictor, [*first, *plain], seed, tick)])
-        losses = _validated(parted, again, found, folder, tick)
+        losses = _validated(parted, again, found, known, folder, tick)
     order = sorted(range(len(found)), key=lambda i: losses.found[i].value)
     best = order[0]
     gain = losses.difference(0, best) if plain else None  # the uniform one is the first
@@ -234,22 +237,26 @@ def _selection(
     return select(problem, rows, untrusted, cuts=cuts(parted), whole=whole, passes=passes, resource=resource)
 
 
-def _best(parted: Workload, problem: Problem, found: list[Candidate], folder: Path, tick: Progress) -> list[Candidate]:
+def _best(
+    parted: Workload, problem: Problem, found: list[Candidate], known: Statistics, folder: Path, tick: Progress
+) -> list[Candidate]:
     """The one of least divergence on the validation data."""
     if len(found) < 2:
         return found
-    losses = _validated(parted, problem, found, folder, tick)
+    losses = _validated(parted, problem, found, known, folder, tick)
     return [min(zip(found, losses.found, strict=True), key=lambda one: one[1].value)[0]]
 
 
-def _validated(parted: Workload, problem: Problem, found: Sequence[Candidate], folder: Path, tick: Progress) -> Losses:
+def _validated(
+    parted: Workload, problem: Problem, found: Sequence[Candidate], known: Statistics, folder: Path, tick: Progress
+) -> Losses:
     """Allocations measured on the validation data, once each."""
     parts = kept_parts(parted, folder / "validation")
     rows = [problem.indptr[:-1] + one.choice for one in found]
     taken = np.zeros(problem.choice_count, np.bool_)
     taken[np.concatenate(rows)] = True
     with untouched(parted.model), opened(parted):
-        weights = Weights(parted.model, problem.replace(allowed=taken))
+        weights = Weights(parted.model, problem.replace(allowed=taken), known)
         return measured(HeldOut(parted), weights, rows, parts, tick)
 
 

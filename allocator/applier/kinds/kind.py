@@ -21,9 +21,11 @@ class Kind(ABC):
 
     Attributes:
         slow: making the stored form takes so long that it is kept where the same choice is asked for again.
+        shifts: some actions of the kind add something to every output.
     """
 
     slow: ClassVar[bool] = False
+    shifts: ClassVar[bool] = False
 
     @abstractmethod
     def store(self, weight: Weight, action: Any) -> Tensor:
@@ -38,7 +40,7 @@ class Kind(ABC):
         return self.restore(self.store(weight, action), action, weight.layer)
 
     def shift(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor | None:
-        """float32 [rows]: what is added to every output, for kinds that store such numbers; None for the others."""
+        """float32 [rows]: what is added to every output, of actions that store such numbers; None for the others."""
         return None
 
 

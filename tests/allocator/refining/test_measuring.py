@@ -24,7 +24,7 @@ def measure(workload, problem, folder, rows=None, samples=30):
     if rows is not None:
         mask[:] = False
         mask[rows] = True
-    return measured(split(workload), problem, Selection(mask, samples, 1.0), folder, None, silent)
+    return measured(split(workload), problem, Selection(mask, samples, 1.0), {}, folder, None, silent)
 
 
 def test_scores_are_those_of_kl_on_the_same_samples(workload, profiled, space, tmp_path):

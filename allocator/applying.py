@@ -1,0 +1,81 @@
+"""Solutions done to the network of a workload: what their actions need to know of it, and a compressed copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from allocator.problem import Problem
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from allocator.applier.plan import HasActions, PlainSolution
+    from allocator.applier.statistics import Statistics
+    from allocator.workload import Workload
+
+Progress = Callable[[str, int, int], None]
+
+
+def layer_statistics(
+    workload: Workload, solution: HasActions | PlainSolution | Problem, progress: Progress | None = None
+) -> Statistics:
+    """What the actions of a solution, or of all choices of a problem, need to know of the layers' inputs and outputs.
+
+    For `apply_` and `compress`. Measured on all calibration data of the workload, as `profile` does it, so that what is
+    applied is what was scored. Empty, and nothing is run, where no action needs anything.
+
+    Raises:
+        ActionError: see `allocator.applier.plan`.
+        UsageError: a layer that no calibration data reaches.
+    """
+    from allocator.actions import parse, statistics_of
+    from allocator.applier.layers import units
+    from allocator.applier.plan import actions_and_modules
+    from allocator.tasks.guard import untouched
+    from profilers._fast_path import opened
+    from profilers._progress import silent
+    from profilers._statistics import statistics_for
+
+    by_module: dict[str, frozenset[str]] = {}
+    if isinstance(solution, Problem):
+        stated = _of_problem(solution)
+    else:
+        actions, named = actions_and_modules(solution)
+        stated = [([action], named[group]) for group, action in actions.items()]
+    for actions_of_group, modules in stated:
+        needs = frozenset[str]().union(*(statistics_of(parse(action)) for action in actions_of_group))
+        if needs:
+            by_module |= {name: needs | by_module.get(name, frozenset()) for name in modules}
+    if not by_module:
+        return {}
+    with untouched(workload.model), opened(workload):
+        wanted: dict[str, frozenset[str]] = {}
+        for unit in units(workload.model):
+            found = [by_module[name] for name in (unit.name, *unit.modules) if name in by_module]
+            if found:
+                wanted[unit.name] = frozenset[str]().union(*found)
+        return statistics_for(workload, wanted, progress or silent)
+
+
+def applied(workload: Workload, solution: HasActions | PlainSolution, statistics: Statistics | None = None) -> Module:
+    """A copy of the workload's network with the solution applied; the network itself stays as it is.
+
+    ``statistics``: of `layer_statistics`, where they are at hand already.
+
+    Raises:
+        ActionError: see `allocator.applier.apply_`.
+    """
+    from allocator.applier.apply import apply_
+
+    known = layer_statistics(workload, solution) if statistics is None else statistics
+    return apply_(copy.deepcopy(workload.model), solution, statistics=known)
+
+
+def _of_problem(problem: Problem) -> list[tuple[list[Mapping[str, Any]], list[str]]]:
+    """(actions, modules) of every group."""
+    return [
+        ([choice.action for choice in group.choices if choice.action is not None], list(group.modules))
+        for group in problem.groups
+    ]
