@@ -39,12 +39,14 @@ _HOMES = {
     "compare_methods": "allocator.methods.comparing",
     "apply_": "allocator.applier.apply",
     "compress": "allocator.applier.checkpoint",
-    "load_compressed": "allocator.applier.checkpoint",
+    "load_compressed": "allocator.applier.loading",
+    "load_weights": "allocator.applier.loading",
 }
 
 if TYPE_CHECKING:
     from allocator.applier.apply import apply_
-    from allocator.applier.checkpoint import compress, load_compressed
+    from allocator.applier.checkpoint import compress
+    from allocator.applier.loading import load_compressed, load_weights
     from allocator.applying import layer_statistics
     from allocator.comparison import compare
     from allocator.conflicts import conflict
@@ -90,6 +92,7 @@ __all__ = [
     "load_frontier",
     "load_problem",
     "load_solution",
+    "load_weights",
     "profile",
     "refine",
     "run",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from allocator.applier.apply import apply_
 from allocator.applier.approximate import Approximator, approximate
-from allocator.applier.checkpoint import CheckpointInfo, compress, load_compressed
+from allocator.applier.checkpoint import CheckpointInfo, compress
 from allocator.applier.inventory import outside_bytes
 from allocator.applier.layers import Uncovered, Unit, uncovered, units
+from allocator.applier.loading import load_compressed, load_provenance, load_weights
 from allocator.applier.packed import pack, unpack, unpack_parts
 from allocator.applier.plan import Step, plan
 from allocator.applier.statistics import LayerStatistics, Statistics
@@ -23,6 +24,8 @@ __all__ = [
     "approximate",
     "compress",
     "load_compressed",
+    "load_provenance",
+    "load_weights",
     "outside_bytes",
     "pack",
     "plan",

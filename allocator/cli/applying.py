@@ -17,6 +17,9 @@ def apply_command(
     model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
     solution: Annotated[str, typer.Argument(help="solution.json.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Leave out the header's description: a limit that holds to the byte.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Write the compressed model: packed weights in a safetensors file, beside its solution."""
@@ -26,11 +29,19 @@ def apply_command(
 
     chosen = _applicable(solution)
     workload = load_workload(model)
-    info = compress(workload.model, chosen, out, layer_statistics(workload, chosen))
+    info = compress(
+        workload.model,
+        chosen,
+        out,
+        layer_statistics(workload, chosen),
+        describe_itself=not bare,
+        provenance={"command": f"allocator apply {model} {Path(solution).name}", "workload": workload.name},
+    )
     if json:
-        print_json({"path": str(info.path), "bytes": info.bytes})
+        print_json({"path": str(info.path), "bytes": info.bytes, "described": info.described})
     else:
-        print(f"{info.path}: {info.bytes} bytes, {len(chosen.actions)} groups")
+        beside = f", {info.described} of them its description" if info.described else ""
+        print(f"{info.path}: {info.bytes} bytes{beside}, {len(chosen.actions)} groups")
 
 
 def evaluate_command(
@@ -56,7 +67,7 @@ def evaluate_command(
 
         judged = applied(workload, chosen)
     if checkpoint is not None:
-        from allocator.applier.checkpoint import load_compressed
+        from allocator.applier.loading import load_compressed
 
         judged = load_compressed(copy.deepcopy(workload.model), checkpoint)
     if judged is not None:

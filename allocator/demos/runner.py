@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from allocator.applier.apply import apply_
-from allocator.applier.checkpoint import compress, load_compressed
+from allocator.applier.checkpoint import compress
+from allocator.applier.loading import load_compressed
 from allocator.applying import layer_statistics
 from allocator.comparison import Row, compare
 from allocator.demos import Demo
@@ -126,7 +127,7 @@ def _measure_all(
 
 
 def _measure(workload: Workload, solution: Solution, folder: Path) -> tuple[int, dict[str, Any]]:
-    """Bytes on disk, and metrics of the network that comes back from there.
+    """Bytes on disk but for those in which the file describes itself, and metrics of the network that comes back.
 
     Raises:
         AllocatorError: the reloaded network's outputs differ from those of the one compressed in memory.
@@ -140,7 +141,7 @@ def _measure(workload: Workload, solution: Solution, folder: Path) -> tuple[int,
         if not torch.equal(workload.task.logits(reloaded, batch), workload.task.logits(applied, batch)):
             raise AllocatorError(f"{folder}: the stored network does not compute what the applied one does")
     measured = measure(workload, applied, workload.model)
-    return info.bytes, {name: asdict(m) for name, m in measured.items()}
+    return info.bytes - info.described, {name: asdict(m) for name, m in measured.items()}
 
 
 def _state(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -77,10 +77,10 @@ def test_a_killed_run_goes_on(run, quick, tmp_path, monkeypatch):
     assert code == 0
     validated = refinement._validated
 
-    def stopped(parted, problem, found, folder, tick):
+    def stopped(parted, problem, found, known, folder, tick):
         if "kl" in problem.scores:
             raise AllocatorError("stopped")
-        return validated(parted, problem, found, folder, tick)
+        return validated(parted, problem, found, known, folder, tick)
 
     with monkeypatch.context() as patch:
         patch.setattr(refinement, "_validated", stopped)
