@@ -76,16 +76,18 @@ class Codebook(Elements):
     def __init__(self, values: Sequence[float], codes: Sequence[int], bits: int) -> None:
         self.largest = float(values[-1])
         rising = torch.tensor(values, dtype=torch.float32)
-        boundaries = (rising[1:] + rising[:-1]) / 2
-        below = torch.nextafter(boundaries, torch.tensor(-math.inf))
+        halfway = (rising[1:].double() + rising[:-1].double()) / 2
+        nearest = halfway.to(torch.float32)
         upper_is_even = torch.tensor([code % 2 == 0 for code in codes[1:]])
-        self._boundaries = torch.where(upper_is_even, below, boundaries)  # above it: the upper value
+        over = (nearest > halfway) | ((nearest == halfway) & upper_is_even)
+        # The largest number that goes to the lower value.
+        self._boundaries = torch.where(over, nearest.nextafter(torch.tensor(-math.inf)), nearest)
         self._values = torch.zeros(2**bits).scatter_(0, torch.tensor(codes), rising)
         self._low = float(self._boundaries[0])
         span = float(self._boundaries[-1]) - self._low
         self._cells = 1
         self._per_unit = 0.0
-        while len(set(self._cell(self._boundaries).tolist())) < len(boundaries):
+        while len(set(self._cell(self._boundaries).tolist())) < len(codes) - 1:
             self._cells *= 2
             self._per_unit = self._cells / span
         cells = self._cell(self._boundaries).long()

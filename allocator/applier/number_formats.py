@@ -62,9 +62,9 @@ def decode(coded: Coded, action: NumberFormat) -> Tensor:
     steps = _step(coded.scales)
     if action.block is None:
         return matrix.mul_(steps)
-    count = matrix.shape[1] // action.block
+    rows, count = matrix.shape[0], matrix.shape[1] // action.block
     full = count * action.block
-    matrix[:, :full].view(-1, count, action.block).mul_(steps[:, :count].unsqueeze(-1))
+    matrix[:, :full].view(rows, count, action.block).mul_(steps[:, :count].unsqueeze(-1))
     matrix[:, full:].mul_(steps[:, count:])
     return matrix
 

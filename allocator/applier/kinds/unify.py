@@ -64,7 +64,7 @@ class UnifyKind(Kind):
 def _blocks(matrix: Tensor, action: Unify) -> Tensor:
     """A view [rows, blocks of a row, block]."""
     count = matrix.shape[1] // action.block
-    return matrix[:, : count * action.block].view(-1, count, action.block)
+    return matrix[:, : count * action.block].view(matrix.shape[0], count, action.block)
 
 
 def _each(taken: Tensor, action: Unify, layer: Layer) -> Tensor:
