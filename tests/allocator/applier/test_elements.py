@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from statistics import NormalDist
 
@@ -63,7 +64,7 @@ def test_codes_stand_for_the_values(name: str) -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_numbers_go_to_the_nearest_value_and_ties_to_the_even_code(name: str) -> None:
     values = sorted(set(VALUES[name].values()))
-    halves = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)]
+    halves = [(a + b) / 2 for a, b in itertools.pairwise(values)]
     some = torch.tensor(halves)
     x = torch.cat([some, some.nextafter(torch.tensor(math.inf)), some.nextafter(torch.tensor(-math.inf))])
     x = torch.cat([x, 3 * torch.randn(500) * values[-1] / 4, torch.tensor([0.0, 1e6, -1e6, 1e-40])])

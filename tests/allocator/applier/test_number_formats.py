@@ -183,9 +183,7 @@ def test_the_trits_of_least_error_against_all_of_them(weighted: bool) -> None:
 
 @pytest.mark.parametrize("action", [a for a in ACTIONS if a.method == "mse"], ids=str)
 def test_mse_never_loses_to_the_other_method(action: NumberFormat) -> None:
-    plain = NumberFormat.from_json(
-        {**action.to_json(), "method": "twn" if action.format == "ternary" else "absmax"}
-    )
+    plain = NumberFormat.from_json({**action.to_json(), "method": "twn" if action.format == "ternary" else "absmax"})
     for power in (1, 3):
         weight = torch.randn(6, 50) ** power
         errors = [(approximate(weight, a, Layer("linear", (6, 50))) - weight).double().square().sum()
@@ -230,10 +228,10 @@ def test_e8m0_of_tiny_weights() -> None:
 
 
 def test_threads_do_not_show() -> None:
-    weight = torch.randn(70, 301)
+    weight = torch.randn(130, 701)
     for action in ACTIONS:
         found = []
         for threads in (1, 2):
             torch.set_num_threads(threads)  # the fixture of this folder puts it back
-            found.append(pack(weight, action, Layer("linear", (70, 301))))
+            found.append(pack(weight, action, Layer("linear", (130, 701))))
         assert torch.equal(*found), action
