@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
+from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, parse
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
 
@@ -200,10 +200,30 @@ def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
         return _low_rank(choice, layer)
     action = parse(choice)
     name = short_name(action)
-    if isinstance(action, Quantize) and action.group_size is not None and action.group_size > layer.columns:
-        action = parse({k: v for k, v in choice.items() if k != "group_size"} | {"granularity": "channel"})
+    if isinstance(action, Unify) and not _saves(action, layer):
+        return None
+    action = _within(action, layer.columns)
     action.check(layer)
     return MenuItem(name, name, action)
+
+
+_Action = TypeVar("_Action", bound=Action)
+
+
+def _within(action: _Action, columns: int) -> _Action:
+    """The action with one group per row where its groups are longer than a row."""
+    if isinstance(action, (Quantize, NumberFormat)) and action.group_size is not None and action.group_size > columns:
+        return replace(action, granularity="channel", group_size=None)
+    return action
+
+
+def _saves(action: Unify, layer: Layer) -> bool:
+    """Whether it can be done to the layer and takes fewer bytes than its values alone: the menu is for many layers."""
+    try:
+        action.check(layer)
+    except ActionError:
+        return False
+    return action.stored_bytes(layer) < action.values.stored_bytes(Layer("linear", (1, layer.weights)))
 
 
 def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
@@ -215,14 +235,15 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
         given["rank"] = max(1, round(share * min(layer.rows // layer.groups, layer.columns)))
     action = parse(given)
     assert isinstance(action, LowRank)
+    name = short_name(action)
+    action = replace(action, left=_within(action.left, action.rank), right=_within(action.right, layer.columns))
     try:
         action.check(layer)
     except ActionError:
         return None  # a rank beyond this layer: the menu is for many layers
     if action.stored_bytes(layer) >= action.left.stored_bytes(layer):
         return None
-    name = short_name(action)
-    _, _, formats = short_name(replace(action, components=None)).partition("_")
+    _, _, formats = name.removesuffix("_picked").partition("_")
     label = name if share is None else f"rank{100 * share:g}%" + ("" if formats == "int8" else f"_{formats}")
     picked = "" if share is None or action.components is None else "_picked"
     return MenuItem(name, label + picked, action)
@@ -243,4 +264,16 @@ def short_name(action: Action) -> str:
         picked = "" if action.components is None else "_picked"
         picked += "" if action.weighting == "none" else f"_{action.weighting}"
         return f"rank{action.rank}_{'_'.join(factors)}{picked}"
+    if isinstance(action, NumberFormat):
+        usual = replace(action, granularity=None, group_size=None, scale_dtype=None, method=None, weighting="none")
+        shared = "" if action.granularity == usual.granularity else f"_{action.granularity}"
+        if action.granularity == "group" and action.group_size != usual.group_size:
+            shared = f"_g{action.group_size}"
+        scale = "" if action.scale_dtype == usual.scale_dtype else f"_{action.scale_dtype}"
+        method = "" if action.method == usual.method else f"_{action.method}"
+        weighting = "" if action.weighting == "none" else f"_{action.weighting}"
+        return f"{action.format}{shared}{scale}{method}{weighting}"
+    if isinstance(action, Unify):
+        weighting = "" if action.weighting == "none" else f"_{action.weighting}"
+        return f"unify{action.block}_{100 * action.share:g}%_{short_name(action.values)}{weighting}"
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

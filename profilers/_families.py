@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from allocator.actions import Quantize
+from allocator.actions import NumberFormat, Quantize
 from allocator.space import MenuItem
 
 
 def family(item: MenuItem) -> str:
-    """``quantize 4`` for rounding to 4 bits, else the kind of the action."""
+    """``quantize 4`` for rounding to 4 bits, ``number_format nf4``, else the kind of the action."""
+    if isinstance(item.action, NumberFormat):
+        return f"number_format {item.action.format}"
     return f"quantize {item.action.bits}" if isinstance(item.action, Quantize) else item.action.kind

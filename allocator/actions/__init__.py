@@ -11,7 +11,9 @@ from allocator.actions.factored import Factored, Part, Plain
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
 from allocator.actions.low_rank import LowRank
+from allocator.actions.number_format import NumberFormat
 from allocator.actions.quantize import Quantize
+from allocator.actions.unify import Unify
 from allocator.errors import ActionError
 
 __all__ = [
@@ -22,15 +24,17 @@ __all__ = [
     "Keep",
     "Layer",
     "LowRank",
+    "NumberFormat",
     "Part",
     "Plain",
     "Quantize",
+    "Unify",
     "parse",
     "statistics_of",
 ]
 
 ENTRY_POINTS = "allocator.actions"
-KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, Quantize)}
+KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, NumberFormat, Quantize, Unify)}
 
 
 def parse(action: Mapping[str, Any] | Action) -> Action:

@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from allocator.actions.action import ACTIVATION_BITS
+from allocator.actions.action import ACTIVATION_BITS, statistics_of
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
+from allocator.actions.number_format import NumberFormat
 from allocator.actions.quantize import Quantize
 from allocator.errors import ActionError
 
-Plain: TypeAlias = Keep | Quantize
+Plain: TypeAlias = Keep | Quantize | NumberFormat
 """Actions that store a matrix number by number, as the parts of a factored weight are."""
 
-PLAIN: Mapping[str, type[Keep] | type[Quantize]] = {"keep": Keep, "quantize": Quantize}
+PLAIN: Mapping[str, type[Keep] | type[Quantize] | type[NumberFormat]] = {
+    "keep": Keep,
+    "quantize": Quantize,
+    "number_format": NumberFormat,
+}
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,14 @@ class Part:
 
 def plain(kind: str, key: str, action: object) -> Plain:
     """The action of a part, read from its JSON object if it is one; ActionError names ``key`` otherwise."""
-    if isinstance(action, Plain):
-        return action
-    named = action.get("kind") if isinstance(action, Mapping) else None
-    if not isinstance(action, Mapping) or not isinstance(named, str) or named not in PLAIN:
-        raise ActionError(f"action {kind}: {key} must be an action of kind {' or '.join(PLAIN)}, got {action!r}")
-    return PLAIN[named].from_json(action)
+    if not isinstance(action, Plain):
+        named = action.get("kind") if isinstance(action, Mapping) else None
+        if not isinstance(action, Mapping) or not isinstance(named, str) or named not in PLAIN:
+            raise ActionError(f"action {kind}: {key} must be an action of kind {' or '.join(PLAIN)}, got {action!r}")
+        action = PLAIN[named].from_json(action)
+    if statistics_of(action):
+        raise ActionError(f"action {kind}: {key} is no layer of its own, so no inputs of it are known; got {action!r}")
+    return action
 
 
 class Factored(ABC):

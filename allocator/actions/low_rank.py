@@ -51,7 +51,7 @@ class LowRank(Factored):
 
     Attributes:
         rank: 1 to min(rows/groups, columns).
-        left: how the rows × rank factor is stored, `keep` or `quantize`.
+        left: how the rows × rank factor is stored, `keep`, `quantize` or `number_format`.
         right: how the rank × columns factor is stored.
         components: which singular values are kept, numbered from 0 by falling size, rising and as many as the rank;
             None: the largest ones. Which ones they are does not show in what is stored. Of an unweighted SVD of a
@@ -65,8 +65,8 @@ class LowRank(Factored):
 
     kind: ClassVar[str] = "low_rank"
     usage: ClassVar[str] = (
-        "rank: ≥ 1, left: action, right: action (keep or quantize), components: [rank numbers] (the largest), "
-        "weighting: none|input|fisher"
+        "rank: ≥ 1, left: action, right: action (keep, quantize or number_format), components: [rank numbers] (the "
+        "largest), weighting: none|input|fisher"
     )
 
     rank: int

@@ -46,6 +46,17 @@ def test_simple_options_reach_every_width():
         ({"kind": "low_rank", "rank": 16, "left": FOUR, "right": KEEP}, "rank16_int4_keep"),
         ({"kind": "low_rank", "rank": 2, "left": KEEP, "right": KEEP, "components": [0, 2]}, "rank2_keep_picked"),
         ({"kind": "keep", "dtype": "float16"}, "keep_float16"),
+        ({"kind": "number_format", "format": "nf4"}, "nf4"),
+        ({"kind": "number_format", "format": "nf4", "granularity": "channel"}, "nf4_channel"),
+        ({"kind": "number_format", "format": "nf4", "group_size": 32, "method": "mse"}, "nf4_g32_mse"),
+        ({"kind": "number_format", "format": "fp8_e4m3", "scale_dtype": "float32"}, "fp8_e4m3_float32"),
+        ({"kind": "number_format", "format": "mxfp4", "method": "mse", "weighting": "input"}, "mxfp4_mse_input"),
+        (
+            {"kind": "number_format", "format": "ternary", "granularity": "tensor", "method": "twn"},
+            "ternary_tensor_twn",
+        ),
+        ({"kind": "unify", "block": 8, "share": 0.25, "values": FOUR}, "unify8_25%_int4"),
+        ({"kind": "unify", "block": 4, "share": 0.5, "values": KEEP, "weighting": "input"}, "unify4_50%_keep_input"),
     ],
 )
 def test_names_tell_the_action(action, name):
@@ -104,6 +115,23 @@ def test_groups_longer_than_a_row_are_rows():
     (short,), (long,) = space.menu(["a"], LINEAR), space.menu(["b"], Layer("linear", (8, 256)))
     assert (short.name, short.label) == (long.name, long.label) == ("int4_g128", "int4_g128")
     assert (short.action.granularity, long.action.granularity) == ("channel", "group")
+
+
+def test_groups_of_other_formats_and_of_factors_too():
+    nf4 = {"kind": "number_format", "format": "nf4"}
+    rule = Rule(choices=(nf4, {"kind": "low_rank", "rank": 4, "left": nf4, "right": nf4}, {**nf4, "method": "mse"}))
+    long, short = (Space((rule,)).menu(["fc"], Layer("linear", (48, n))) for n in (64, 63))
+    assert [item.name for item in long] == [item.name for item in short] == ["nf4", "rank4_nf4", "nf4_mse"]
+    assert [item.action.granularity for item in (long[0], long[2], short[0], short[2])] == ["group"] * 2 + [
+        "channel"
+    ] * 2
+    assert [item.action.right.granularity for item in (long[1], short[1])] == ["group", "channel"]
+    assert long[1].action.left.granularity == "channel"
+
+
+def test_unified_blocks_are_offered_where_they_save_bytes():
+    rule = Rule(choices=(*({"kind": "unify", "block": n, "share": 0.5, "values": FOUR} for n in (2, 8, 80)), KEEP))
+    assert names(Space((rule,))) == ["unify8_50%_int4", "keep"]
 
 
 def test_first_rule_that_covers_a_layer_decides():

@@ -8,12 +8,20 @@ from allocator.actions import Action
 from allocator.applier.kinds.keep import KeepKind
 from allocator.applier.kinds.kind import FactoredKind, Kind
 from allocator.applier.kinds.low_rank import LowRankKind
+from allocator.applier.kinds.number_format import NumberFormatKind
 from allocator.applier.kinds.quantize import QuantizeKind
+from allocator.applier.kinds.unify import UnifyKind
 from allocator.errors import ActionError
 
 __all__ = ["KINDS", "FactoredKind", "Kind", "kind_of"]
 
-KINDS: Mapping[str, Kind] = {"keep": KeepKind(), "low_rank": LowRankKind(), "quantize": QuantizeKind()}
+KINDS: Mapping[str, Kind] = {
+    "keep": KeepKind(),
+    "low_rank": LowRankKind(),
+    "number_format": NumberFormatKind(),
+    "quantize": QuantizeKind(),
+    "unify": UnifyKind(),
+}
 
 
 def kind_of(action: Action) -> Kind:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from allocator.actions import Keep, Layer, LowRank, Quantize
+from allocator.actions import Keep, Layer, LowRank, NumberFormat, Quantize, Unify
 from allocator.errors import ActionError
 
 CONV = Layer("conv2d", (64, 3, 3, 3), positions=1024)
@@ -47,6 +47,43 @@ def test_groups_run_along_a_row_and_the_last_is_ragged(scheme: str, group_size: 
 
 def test_codes_are_one_stream_for_the_whole_tensor() -> None:
     assert Quantize(bits=3, granularity="tensor").stored_bytes(Layer("linear", (5, 5))) == math.ceil(75 / 8) + 2
+
+
+@pytest.mark.parametrize(
+    ("action", "stored", "bits"),
+    [
+        (NumberFormat(format="nf4"), 5 * 70 // 2 + 5 * 2 * 2, 4),
+        (NumberFormat(format="nf4", group_size=7, scale_dtype="float32"), 5 * 70 // 2 + 5 * 10 * 4, 4),
+        (NumberFormat(format="fp8_e4m3"), 350 + 5 * 2, 8),
+        (NumberFormat(format="fp8_e5m2", granularity="tensor", scale_dtype="float32"), 350 + 4, 8),
+        (NumberFormat(format="mxfp4"), 175 + 5 * 3, 4),
+        (NumberFormat(format="ternary"), 70 + 5 * 2, 2),
+        (NumberFormat(format="ternary", granularity="group", group_size=64), 70 + 5 * 2 * 2, 2),
+    ],
+)
+def test_number_formats_store_codes_and_scales(action: NumberFormat, stored: int, bits: int) -> None:
+    layer = Layer("linear", (5, 70), positions=3)
+    assert action.stored_bytes(layer) == stored
+    assert (action.macs(layer), action.bops(layer, 16)) == (1050, 1050 * bits * 16)
+
+
+def test_an_odd_number_of_codes_fills_its_last_byte() -> None:
+    layer = Layer("linear", (3, 7))
+    assert NumberFormat(format="mxfp4").stored_bytes(layer) == 11 + 3
+    assert NumberFormat(format="ternary", granularity="tensor").stored_bytes(layer) == 5 + 2
+
+
+@pytest.mark.parametrize(("share", "unified"), [(0.01, 0), (0.5, 4), (0.7, 6), (1, 9)])
+def test_unified_blocks_take_a_bit_in_the_map_a_magnitude_and_signs(share: float, unified: int) -> None:
+    layer = Layer("linear", (3, 20), positions=2)  # three blocks of six in each row, and two weights over
+    values = Quantize(bits=4, granularity="group", group_size=5)
+    action = Unify(block=6, share=share, values=values)
+    rest = 60 - 6 * unified
+    assert (action.blocks(layer), action.unified(layer)) == (9, unified)
+    other = math.ceil(rest * 4 / 8) + 2 * math.ceil(rest / 5)
+    assert action.stored_bytes(layer) == 2 + 2 * unified + math.ceil(6 * unified / 8) + other
+    assert (action.macs(layer), action.bops(layer)) == (120, 2 * 32 * (unified * (6 + 16) + rest * 4))
+    assert action.bops(Layer("embedding", (3, 20))) == 0
 
 
 def test_depthwise_macs_count_the_weights_that_there_are() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
+from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, parse
 from allocator.errors import ActionError
 
 GOOD: list[dict[str, Any]] = [
@@ -26,6 +26,14 @@ GOOD: list[dict[str, Any]] = [
                "scale_dtype": "float16", "method": "rtn"}},
     {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
      "right": {"kind": "keep", "dtype": "float16"}, "components": [0, 4, 5]},
+    {"kind": "number_format", "format": "nf4", "granularity": "group", "group_size": 64, "scale_dtype": "float16",
+     "method": "absmax"},
+    {"kind": "number_format", "format": "fp8_e5m2", "granularity": "tensor", "scale_dtype": "float32", "method": "mse",
+     "weighting": "input"},
+    {"kind": "number_format", "format": "mxfp4", "method": "absmax"},
+    {"kind": "unify", "block": 8, "share": 0.5,
+     "values": {"kind": "number_format", "format": "mxfp4", "method": "absmax"}},
+    {"kind": "unify", "block": 2, "share": 1.0, "values": {"kind": "keep", "dtype": "float16"}, "weighting": "input"},
 ]  # fmt: skip
 
 
@@ -45,6 +53,11 @@ def test_defaults_make_one_action_of_many_spellings() -> None:
     assert parse({"kind": "quantize", "bits": 2, "rounding": "nearest"}).to_json() == long.to_json()
     plain = {"kind": "low_rank", "rank": 2, "left": {"kind": "keep"}, "right": {"kind": "keep"}}
     assert parse({**plain, "components": [0, 1]}) == parse(plain)
+    assert parse({"kind": "number_format", "format": "nf4"}).to_json() == GOOD[7]
+    ternary = parse({"kind": "number_format", "format": "ternary"})
+    assert (ternary.method, ternary.granularity, ternary.scale_dtype) == ("mse", "channel", "float16")
+    assert parse({"kind": "unify", "block": 2, "share": 1, "values": {"kind": "keep", "dtype": "float16"},
+                  "weighting": "input"}) == parse(GOOD[-1])  # fmt: skip
 
 
 def test_an_action_passes_through() -> None:
@@ -85,7 +98,26 @@ def test_an_action_passes_through() -> None:
          "rising"),
         ({"kind": "low_rank", "rank": 1, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": "1"},
          "rising"),
-        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, quantize"),
+        ({"kind": "number_format"}, "'format' is missing; it takes format: nf4"),
+        ({"kind": "number_format", "format": "nf5"}, "format must be one of nf4, fp8_e4m3, fp8_e5m2, mxfp4, ternary"),
+        ({"kind": "number_format", "format": "nf4", "method": "twn"}, "method of nf4 must be one of absmax, mse"),
+        ({"kind": "number_format", "format": "ternary", "method": "absmax"}, "method of ternary must be .* mse, twn"),
+        ({"kind": "number_format", "format": "mxfp4", "group_size": 32}, "blocks of 32 .* leave granularity"),
+        ({"kind": "number_format", "format": "mxfp4", "scale_dtype": "float16"}, "blocks of 32"),
+        ({"kind": "number_format", "format": "ternary", "granularity": "group"}, "group_size must be an integer ≥ 1"),
+        ({"kind": "number_format", "format": "fp8_e4m3", "group_size": 8}, "only with granularity group"),
+        ({"kind": "number_format", "format": "fp8_e4m3", "granularity": "row"}, "granularity must be one of tensor"),
+        ({"kind": "number_format", "format": "nf4", "scale_dtype": "int8"}, "scale_dtype must be one of float16"),
+        ({"kind": "number_format", "format": "nf4", "weighting": "input"}, "absmax weighs no errors; use method mse"),
+        ({"kind": "number_format", "format": "nf4", "weighting": "fisher"}, "weighting must be one of none, input"),
+        ({"kind": "low_rank", "rank": 2, "right": {"kind": "keep"}, "left": {
+            "kind": "number_format", "format": "ternary", "weighting": "input"}}, "left is no layer of its own"),
+        ({"kind": "unify", "block": 8, "share": 0.5}, "'values' is missing"),
+        ({"kind": "unify", "block": 1, "share": 0.5, "values": {"kind": "keep"}}, "block must be an integer ≥ 2"),
+        ({"kind": "unify", "block": 8, "share": 0, "values": {"kind": "keep"}}, "share must be a number above 0"),
+        ({"kind": "unify", "block": 8, "share": True, "values": {"kind": "keep"}}, "share"),
+        ({"kind": "unify", "block": 8, "share": 0.5, "values": {"kind": "unify"}}, "values must be an action of kind"),
+        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, number_format, quantize"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),
     ],
@@ -108,6 +140,23 @@ def test_what_is_wrong_is_named(described: dict[str, Any], said: str) -> None:
             LowRank(rank=2, left=Quantize(bits=4, granularity="group", group_size=3), right=Keep()),
             Layer("linear", (4, 9)),
             "left: .* 2 weights",
+        ),
+        (
+            NumberFormat(format="nf4"),
+            Layer("conv2d", (8, 3, 3, 3)),
+            "64 is more than the 27 weights .* use granularity",
+        ),
+        (
+            NumberFormat(format="ternary", weighting="input"),
+            Layer("embedding", (4, 4)),
+            "looks rows up",
+        ),
+        (Unify(block=8, share=0.5, values=Keep()), Layer("linear", (4, 7)), "no block of 8; use at most 7"),
+        (Unify(block=2, share=0.5, values=Keep(), weighting="input"), Layer("embedding", (4, 4)), "looks rows up"),
+        (
+            Unify(block=2, share=0.5, values=NumberFormat(format="nf4")),
+            Layer("linear", (4, 8)),
+            "values: .* 16 weights",
         ),
     ],
 )
@@ -135,5 +184,7 @@ def test_a_third_partys_kind_is_found_and_a_broken_one_named(monkeypatch: pytest
     for kind in ("broken", "other"):
         with pytest.raises(ActionError, match=f"'{kind}' is unavailable, because"):
             parse({"kind": kind})
-    with pytest.raises(ActionError, match="known are broken, keep, low_rank, mine, other, quantize"):
+    with pytest.raises(
+        ActionError, match="known are broken, keep, low_rank, mine, number_format, other, quantize, unify"
+    ):
         parse({"kind": "unheard_of"})

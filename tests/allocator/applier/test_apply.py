@@ -26,8 +26,19 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "half": HALF,
     "bfloat16": {"kind": "keep", "dtype": "bfloat16"},
     "full": {"kind": "keep", "dtype": "float32"},
+    "fp8": {"kind": "number_format", "format": "fp8_e4m3"},
+    "mxfp4": {"kind": "number_format", "format": "mxfp4", "method": "mse"},
+    "nf4": {"kind": "number_format", "format": "nf4", "granularity": "channel", "method": "mse"},
     "picked": {"kind": "low_rank", "rank": 1, "components": [1], "left": HALF, "right": HALF},
     "rank": {"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}},
+    "rank nf4": {
+        "kind": "low_rank",
+        "rank": 2,
+        "left": {"kind": "number_format", "format": "ternary"},
+        "right": {"kind": "number_format", "format": "nf4", "granularity": "channel"},
+    },
+    "ternary": {"kind": "number_format", "format": "ternary", "granularity": "group", "group_size": 7},
+    "unify": {"kind": "unify", "block": 4, "share": 0.5, "values": {"kind": "number_format", "format": "mxfp4"}},
 }
 Make = Callable[[], nn.Module]
 

@@ -32,6 +32,11 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None) -> dict[str
         choices: list[dict[str, Any]] = [{"kind": "quantize", "bits": b} for b in (1, 2, 3, 4, 8)]
         choices += [HALF, {"kind": "keep", "dtype": "bfloat16"}, {"kind": "keep", "dtype": "float32"}]
         choices.append({"kind": "quantize", "bits": 5, "scheme": "asymmetric", "granularity": "group", "group_size": 3})
+        values = {"kind": "number_format", "format": "nf4", "granularity": "group", "group_size": 8, "method": "mse"}
+        choices.append({"kind": "unify", "block": 3, "share": 0.4, "values": values})
+        for name in ("nf4", "fp8_e4m3", "fp8_e5m2", "ternary"):
+            choices.append({"kind": "number_format", "format": name, "granularity": "channel"})
+        choices.append({"kind": "number_format", "format": "mxfp4"})
         if unit.layer.groups == 1:
             choices.append({"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}})
         action = draw.choice(choices) if only_bits is None else {"kind": "quantize", "bits": only_bits}

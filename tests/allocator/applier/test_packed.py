@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize
+from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify
 from allocator.applier import Approximator, approximate, pack, unpack, unpack_parts
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.weight import Weight
@@ -26,10 +26,13 @@ def layers(draw: Any) -> Layer:
 
 
 @st.composite
-def plain_actions(draw: Any, columns: int) -> Keep | Quantize:
-    if draw(st.booleans()):
+def plain_actions(draw: Any, columns: int) -> Keep | NumberFormat | Quantize:
+    kind = draw(st.sampled_from(["keep", "number_format", "quantize"]))
+    if kind == "keep":
         return Keep(dtype=draw(st.sampled_from(["float32", "float16", "bfloat16"])))
     granularity = draw(st.sampled_from(["tensor", "channel", "group"]))
+    if kind == "number_format":
+        return draw(number_formats(granularity, columns))
     return Quantize(
         bits=draw(st.integers(1, 8)),
         scheme=draw(st.sampled_from(["symmetric", "asymmetric"])),
@@ -41,16 +44,45 @@ def plain_actions(draw: Any, columns: int) -> Keep | Quantize:
 
 
 @st.composite
+def number_formats(draw: Any, granularity: str, columns: int) -> NumberFormat:
+    form = draw(st.sampled_from(["nf4", "fp8_e4m3", "fp8_e5m2", "mxfp4", "ternary"]))
+    method = draw(st.sampled_from(["twn" if form == "ternary" else "absmax", "mse"]))
+    if form == "mxfp4":
+        return NumberFormat(format=form, method=method)
+    return NumberFormat(
+        format=form,
+        granularity=granularity,
+        group_size=draw(st.integers(1, columns)) if granularity == "group" else None,
+        scale_dtype=draw(st.sampled_from(["float16", "float32"])),
+        method=method,
+    )
+
+
+@st.composite
+def unified(draw: Any, layer: Layer) -> Unify:
+    block, share = draw(st.integers(2, layer.columns)), draw(st.floats(0.01, 1))
+    rest = Unify(block=block, share=share, values=Keep()).rest(layer)
+    values = Keep() if rest is None else draw(plain_actions(rest.columns))
+    return Unify(block=block, share=share, values=values)
+
+
+@st.composite
 def cases(draw: Any) -> tuple[Layer, Action, int]:
     layer = draw(layers())
     action: Action = draw(plain_actions(layer.columns))
     if draw(st.booleans()):
         rank = draw(st.integers(1, min(layer.rows, layer.columns)))
         action = LowRank(rank=rank, left=draw(plain_actions(rank)), right=draw(plain_actions(layer.columns)))
+    elif layer.columns > 1 and draw(st.booleans()):
+        action = draw(unified(layer))
     return layer, action, draw(st.integers(0, 2**31))
 
 
-@given(cases(), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.sampled_from([1.0, 1e-7, 1e6]))
+@given(
+    cases(),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    st.sampled_from([1.0, 1e-7, 1e6, 1e-30, 1e30]),
+)
 @settings(max_examples=400, deadline=None)
 def test_the_buffer_has_the_cost_and_unpacks_to_the_approximation(
     case: tuple[Layer, Action, int], dtype: torch.dtype, magnitude: float
@@ -86,7 +118,9 @@ def test_left_comes_before_right() -> None:
     assert torch.equal(pack(weight, action, layer), wanted)
 
 
-@pytest.mark.parametrize("action", [Quantize(bits=3), Keep(), LowRank(rank=2, left=Keep(), right=Keep())])
+@pytest.mark.parametrize(
+    "action", [Quantize(bits=3), Keep(), LowRank(rank=2, left=Keep(), right=Keep()), NumberFormat(format="mxfp4")]
+)
 def test_a_buffer_of_another_size_is_refused(action: Action) -> None:
     layer = Layer("linear", (4, 4))
     buffer = pack(torch.randn(4, 4), action, layer)
