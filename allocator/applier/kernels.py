@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from allocator.actions import Quantize
 from allocator.engine import native
@@ -117,18 +117,25 @@ def _sharing(rows: int, columns: int, action: Quantize) -> tuple[int, int]:
     return columns, action.group_size or columns
 
 
+def readable(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers can be looked at now: it is no stand-in, and nothing is recording a graph."""
+    if type(tensor) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling():
+        return False
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch.jit leaves it untyped
+        return False
+    try:
+        tensor.data_ptr()
+    except RuntimeError:  # it has no memory of its own
+        return False
+    return not tensor.is_meta
+
+
 def _kernels(*tensors: tuple[Tensor, torch.dtype]) -> Any | None:
     """The extension, if it may read and write all these tensors, each of the dtype that it takes it for."""
     kernels = native()
-    if kernels is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if kernels is None:
         return None
     for tensor, dtype in tensors:
-        if tensor.device.type != "cpu" or tensor.dtype != dtype:
-            return None
-        try:
-            tensor.data_ptr()
-        except RuntimeError:  # it has no memory of its own
-            return None
-        if not tensor.is_contiguous():
+        if tensor.device.type != "cpu" or tensor.dtype != dtype or not readable(tensor) or not tensor.is_contiguous():
             return None
     return kernels

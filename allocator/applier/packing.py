@@ -48,13 +48,16 @@ def unpack_bits(stream: Tensor, bits: int, n: int) -> Tensor:
     return codes
 
 
-def unpack_rows(stream: Tensor, bits: int, columns: int, index: Tensor) -> Tensor:
-    """uint8 [n, columns]: codes of rows index [n] of a stream whose rows of `columns` codes may begin within a byte."""
+def unpack_rows(stream: Tensor, bits: int, rows: int, columns: int, index: Tensor) -> Tensor:
+    """uint8 [n, columns]: the codes of rows index [n] of a stream of rows × columns; rows may begin within a byte."""
+    if columns * bits % 8 == 0:
+        taken = stream.view(rows, -1)[index].view(-1)
+        return unpack_bits(taken, bits, len(index) * columns).view(-1, columns)
     words = -(-columns // 8)
     first = index * (columns * bits)
     at = (first // 8).unsqueeze(1) + torch.arange(words * bits + 1, device=stream.device)
-    taken = stream[at.clamp_(max=stream.numel() - 1)].to(torch.int32)  # beyond the end lies nothing that is asked for
-    moved = ((taken[:, :-1] | taken[:, 1:] << 8) >> (first % 8).unsqueeze(1)) & 255
+    taken = stream[at.clamp_(max=stream.numel() - 1)].to(torch.int16)  # beyond the end lies nothing that is asked for
+    moved = (taken[:, :-1] | taken[:, 1:] << 8) >> (first % 8).unsqueeze(1) & 255
     codes = unpack_bits(moved.to(torch.uint8).view(-1), bits, len(index) * words * 8)
     return codes.view(len(index), -1)[:, :columns]
 

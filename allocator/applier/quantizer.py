@@ -150,7 +150,7 @@ def _parameters(low: Tensor, high: Tensor, factor: float, action: Quantize) -> t
     """Rounded scale and minimum for the range [low, high] shrunk by `factor` about 0 (symmetric) or its centre."""
     dtype = scale_dtype(action)
     if action.scheme == "symmetric":
-        reach = torch.maximum(-low, high).abs() * factor  # abs: no −0 out of zeros
+        reach = torch.maximum(-low, high) * factor
         return _round_scale(reach / (2 ** (action.bits - 1) - 1), dtype), None
     cut = (1 - factor) * (high - low) / 2
     return _round_scale((high - low - 2 * cut) / (2**action.bits - 1), dtype), _narrow(low + cut, dtype)
@@ -162,6 +162,7 @@ def _round_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
     Above its range: saturated (the largest weights are clipped). Among its subnormals, whose spacing 2^−24 is coarse
     beside the value, rounded up: rounding down could clip the largest weight by a third, or to zero.
     """
+    scale = scale.abs()  # the range of zeros may come as −0
     if dtype == torch.float16:
         step = _HALF.smallest_normal * _HALF.eps
         up = torch.ceil(scale / step) * step

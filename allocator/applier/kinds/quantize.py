@@ -54,7 +54,7 @@ class QuantizeKind(Kind):
         stream, *stored = _parts(buffer, action, layer)
         if kernels.decode_into(out, stream, action.bits, stored[0], _second(stored), action, layer.rows, index):
             return out
-        out.copy_(unpack_rows(stream, action.bits, layer.columns, index))
+        out.copy_(unpack_rows(stream, action.bits, layer.rows, layer.columns, index))
         of = [n if action.granularity == "tensor" else n[index] for n in _numbers(stored, action, layer)]
         decode_rows_(out, of[0], _second(of), action)
         return out
@@ -69,7 +69,7 @@ def _parts(buffer: Tensor, action: Quantize, layer: Layer) -> tuple[Tensor, ...]
     rows, groups = action.scale_shape(layer)
     length = rows * groups * scale_dtype(action).itemsize
     sizes = [action.code_bytes(layer), *[length] * (2 if action.scheme == "asymmetric" else 1)]
-    return buffer.split(sizes)
+    return buffer.split_with_sizes(sizes)
 
 
 def _numbers(stored: list[Tensor], action: Quantize, layer: Layer) -> list[Tensor]:
