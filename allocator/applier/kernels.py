@@ -7,12 +7,14 @@ transforms of torch.func), or torch is recording a graph. Torch then does the sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from allocator.actions import Quantize
+from allocator.actions.quantize import SCALE_BYTES
 from allocator.engine import native
 
 _WAY = {"nearest": 0, "floor": 1, "ceil": 2}
@@ -65,6 +67,7 @@ def encode_into(
     kernels = _kernels((stream, torch.uint8), (matrix, torch.float32), *numbers)
     if kernels is None:
         return False
+    _require_sizes(stream, width, matrix.shape[0], matrix.shape[1], numbers, action)
     top = 2 ** (action.bits - 1) - 1
     shift, low, high = (top, -top, top) if action.scheme == "symmetric" else (0, 0, 2**action.bits - 1)
     kernels.codes_encode(
@@ -99,6 +102,7 @@ def decode_into(
     if kernels is None:
         return False
     length = out.shape[1]
+    _require_sizes(stream, width, rows, length, numbers[: 1 + (minima is not None)], action)
     kernels.codes_decode(
         *(stream.data_ptr(), stream.numel(), width),
         *((0, 0) if action.scheme == "asymmetric" else (0, 2 ** (action.bits - 1) - 1) if action.directed else (1, 1)),
@@ -115,6 +119,21 @@ def _sharing(rows: int, columns: int, action: Quantize) -> tuple[int, int]:
     if action.granularity == "tensor":
         return rows * columns, rows * columns
     return columns, action.group_size or columns
+
+
+def _require_sizes(
+    stream: Tensor,
+    width: int,
+    rows: int,
+    columns: int,
+    numbers: Sequence[tuple[Tensor, torch.dtype]],
+    action: Quantize,
+) -> None:
+    """Raise ValueError unless the memory that the kernels go through is there."""
+    row, size = _sharing(rows, columns, action)
+    need = rows * columns // row * -(-row // size) * SCALE_BYTES[action.scale_dtype]
+    if stream.numel() * 8 < rows * columns * width or any(t.numel() * t.itemsize != need for t, _ in numbers):
+        raise ValueError(f"codes, scales or minima are not as many as {action} has on {rows} × {columns} weights")
 
 
 def readable(tensor: Tensor) -> bool:

@@ -158,3 +158,15 @@ def test_the_kernels_keep_off_what_they_cannot_read() -> None:
     with torch_alone():
         assert not kernels.pack_codes(torch.zeros(8, dtype=torch.uint8), 3, torch.zeros(3, dtype=torch.uint8))
     assert not kernels.pack_codes(torch.zeros(8, dtype=torch.int64), 3, torch.zeros(3, dtype=torch.uint8))
+
+
+def test_memory_that_is_not_there_is_not_gone_through() -> None:
+    action = Quantize(bits=4)
+    encoded = encode(drawn(0, 6, 8, "usual"), action)
+    for broken in (
+        Encoded(encoded.codes, encoded.scales[:-1], None),
+        Encoded(encoded.codes, encoded.scales.repeat(1, 2), None),
+        Encoded(encoded.codes, encoded.scales.float(), None),
+    ):
+        with pytest.raises(ValueError, match="not as many"):
+            decode(broken, action)
