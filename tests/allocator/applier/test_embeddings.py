@@ -34,8 +34,7 @@ IDS = {
 
 @pytest.fixture(params=["C", "torch"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "torch":
-        monkeypatch.setenv(WITHOUT, "numpy")
+    monkeypatch.setenv(WITHOUT, "numpy" if request.param == "torch" else "")
     return request.param
 
 

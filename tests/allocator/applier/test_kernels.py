@@ -26,6 +26,12 @@ pytestmark = pytest.mark.skipif(_native is None, reason="the C extension was not
 KIND = QuantizeKind()
 
 
+@pytest.fixture(autouse=True)
+def with_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is said outside."""
+    monkeypatch.delenv(WITHOUT, raising=False)
+
+
 @contextmanager
 def torch_alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

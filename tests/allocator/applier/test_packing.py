@@ -24,8 +24,7 @@ def test_the_stream_is_the_little_endian_number_of_all_codes(case: tuple[int, li
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("way", ["C", "torch"])
 def test_across_chunks(bits: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if way == "torch":
-        monkeypatch.setenv(WITHOUT, "numpy")
+    monkeypatch.setenv(WITHOUT, "numpy" if way == "torch" else "")
     codes = torch.randint(0, 2**bits, (2 * _CHUNK + 3,), dtype=torch.uint8)
     stream = pack_bits(codes, bits)
     assert stream.numel() == packed_bytes(codes.numel(), bits)

@@ -52,7 +52,10 @@ def test_the_count_is_right_on_a_case_by_hand() -> None:
 @pytest.mark.skipif(_native is None, reason="without the C extension torch decodes in chunks: see the next test")
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
 @pytest.mark.parametrize("name", MODELS)
-def test_one_full_weight_and_the_activations(name: str, action: dict[str, Any]) -> None:
+def test_one_full_weight_and_the_activations(
+    name: str, action: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WITHOUT, raising=False)
     model, shape = MODELS[name]
     x = torch.randn(shape)
     found = units(model)
