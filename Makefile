@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 demo-fashion-resnet20 demo-fashion-vit \
 	fashion-mnist-data test test-long lint format notebooks bench-solvers bench-solvers-goals bench-solvers-quick \
-	bench-profilers bench-interactions clean
+	bench-profilers bench-interactions bench-packing clean
 
 demo: .venv/.runtime
 	$(BIN)/allocator demo
@@ -77,6 +77,10 @@ bench-profilers: .venv/.runtime fashion-mnist-data
 # Losses with interactions likewise, piece by piece; BENCH="--rows 'real *,toy'" measures less, --long 60 a long run less.
 bench-interactions: .venv/.runtime fashion-mnist-data
 	$(BIN)/python -m benchmarks.interactions --resume $(BENCH)
+
+# Packing and unpacking, in MB of float32 weights a second of one core, and what a packed model's forward needs in memory.
+bench-packing: .venv/.runtime
+	$(BIN)/python -m benchmarks.packing --resume $(BENCH)
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

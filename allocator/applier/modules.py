@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from allocator.actions import Action, Layer
+from allocator.applier import kernels
 from allocator.applier.kinds import FactoredKind, kind_of
 from allocator.applier.layers import KINDS
-from allocator.applier.packed import unpack, unpack_parts, unpack_shift
+from allocator.applier.packed import unpack, unpack_parts, unpack_rows, unpack_shift
 
 _OWN_FORWARD = tuple(kind.forward for kind in KINDS)
 
@@ -45,6 +46,26 @@ class _Packed(_Compressed):
     @property
     def weight(self) -> Tensor:
         return unpack(self.packed, self.action, self.layer, self.dtype_like.dtype)
+
+
+class _PackedEmbedding(_Packed):
+    """An embedding that unpacks the rows that are looked up, where they are fewer than all; the same numbers."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = self._looked_up(ids)
+        if rows is None:
+            found: Tensor = super().forward(ids)
+            return found
+        return rows.view(*ids.shape, self.layer.columns)
+
+    def _looked_up(self, ids: Tensor) -> Tensor | None:
+        """[ids, columns]; None where the way over the whole weight is shorter, or gives torch's own error."""
+        if ids.dtype not in (torch.int32, torch.int64) or not kernels.readable(ids):
+            return None
+        index = ids.reshape(-1).long()
+        if not 0 < len(index) < self.layer.rows or index.min() < 0 or index.max() >= self.layer.rows:
+            return None
+        return unpack_rows(self.packed, self.action, self.layer, index, self.dtype_like.dtype)
 
 
 class _Shifted(_Packed):
@@ -139,7 +160,8 @@ def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action,
     elif unpack_shift(buffer, action, layer, torch.float32) is not None:
         mixin = _Shifted
     for module in modules:
-        _change(module, mixin, action, layer)
+        looks_up = mixin is _Packed and isinstance(module, nn.Embedding) and runs_in_parts(module)
+        _change(module, _PackedEmbedding if looks_up else mixin, action, layer)
         module.register_parameter("packed", packed)
 
 

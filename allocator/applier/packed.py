@@ -33,6 +33,18 @@ def unpack(buffer: Tensor, action: Action, layer: Layer, dtype: torch.dtype = to
     return kind_of(action).restore(buffer, action, layer).reshape(layer.weight_shape).to(dtype)
 
 
+def unpack_rows(
+    buffer: Tensor, action: Action, layer: Layer, index: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor | None:
+    """Rows of the weight [n, columns]: unpack(…)[index] for int64 [n] within its rows, without unpacking the others.
+
+    None where the stored form has no way to them but through the whole weight; ActionError as `unpack`.
+    """
+    require_size(buffer, action, layer)
+    found = kind_of(action).restore_rows(buffer, action, layer, index)
+    return None if found is None else found.to(dtype)
+
+
 def unpack_parts(
     buffer: Tensor, action: Action, layer: Layer, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from allocator.applier.kernels import pack_codes, unpack_codes
+
 _CHUNK = 1 << 18  # codes worked on at a time: the temporaries of a chunk stay in the cache
 _LANES = ((8, 0x00FF00FF00FF00FF), (16, 0x0000FFFF0000FFFF), (32, 0x00000000FFFFFFFF))
 _UNIT = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -21,6 +23,8 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     if bits == 8:
         return flat.clone()
     stream = flat.new_empty(packed_bytes(flat.numel(), bits))
+    if pack_codes(flat, bits, stream):
+        return stream
     for start in range(0, flat.numel(), _CHUNK):
         chunk = flat[start : start + _CHUNK]
         at = start * bits // 8
@@ -35,11 +39,27 @@ def unpack_bits(stream: Tensor, bits: int, n: int) -> Tensor:
     if bits == 8:
         return stream.clone()
     codes = stream.new_empty(n)
+    if unpack_codes(stream, bits, codes):
+        return codes
     for start in range(0, n, _CHUNK):
         stop = min(start + _CHUNK, n)
         at = start * bits // 8
         codes[start:stop] = _unpack_chunk(stream[at : at + packed_bytes(stop - start, bits)], bits, stop - start)
     return codes
+
+
+def unpack_rows(stream: Tensor, bits: int, rows: int, columns: int, index: Tensor) -> Tensor:
+    """uint8 [n, columns]: the codes of rows index [n] of a stream of rows × columns; rows may begin within a byte."""
+    if columns * bits % 8 == 0:
+        taken = stream.view(rows, -1)[index].view(-1)
+        return unpack_bits(taken, bits, len(index) * columns).view(-1, columns)
+    words = -(-columns // 8)
+    first = index * (columns * bits)
+    at = (first // 8).unsqueeze(1) + torch.arange(words * bits + 1, device=stream.device)
+    taken = stream[at.clamp_(max=stream.numel() - 1)].to(torch.int16)  # beyond the end lies nothing that is asked for
+    moved = (taken[:, :-1] | taken[:, 1:] << 8) >> (first % 8).unsqueeze(1) & 255
+    codes = unpack_bits(moved.to(torch.uint8).view(-1), bits, len(index) * words * 8)
+    return codes.view(len(index), -1)[:, :columns]
 
 
 # Eight codes are one 64-bit word with b live bits in each byte. Folding neighbours together three times

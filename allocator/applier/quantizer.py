@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Quantize
+from allocator.applier import kernels
+from allocator.applier.packing import pack_bits
 
 CLIPPING = tuple(k / 32 for k in range(32, 3, -1))
 """Clipping factors that method mse tries, from 1 (none) down to 1/8; 2 bits on Gaussian weights wants about 1/3."""
@@ -42,29 +44,55 @@ def encode(matrix: Tensor, action: Quantize) -> Encoded:
     """Quantise a contiguous float32 matrix [rows, columns], finite, as `Quantize` says.
 
     Codes are exact functions of the weights and the rounded scales. The sums behind 1-bit scales and the mse search
-    are taken in float64, so that the number of threads does not show in a float16 scale.
+    are taken in float64, so that neither the number of threads nor their order shows in a float16 scale.
     """
+    scales, minima = fit(matrix, action)
     codes = torch.empty_like(matrix, dtype=torch.uint8)
-    scales, minima = [], []
-    for block, code in zip(_blocks(matrix, action), _blocks(codes, action), strict=True):
-        scale, minimum = _fit(block, action)
-        code.copy_(_codes(block, scale, minimum, action))
-        scales.append(scale)
-        minima.append(minimum)
-    found = [m for m in minima if m is not None]
-    return Encoded(codes, torch.cat(scales, 1), torch.cat(found, 1) if found else None)
+    encode_into(codes.view(-1), 8, matrix, scales, minima, action)
+    return Encoded(codes, scales, minima)
 
 
 def decode(encoded: Encoded, action: Quantize) -> Tensor:
     """The float32 matrix that the codes stand for: scale · code (+ minimum), multiplied first, then added."""
-    matrix = encoded.codes.to(torch.float32)
+    codes = encoded.codes
+    matrix = torch.empty_like(codes, dtype=torch.float32)
+    if not kernels.decode_into(matrix, codes, 8, encoded.scales, encoded.minima, action, codes.shape[0]):
+        decode_rows_(matrix.copy_(codes), encoded.scales, encoded.minima, action)
+    return matrix
+
+
+def fit(matrix: Tensor, action: Quantize) -> tuple[Tensor, Tensor | None]:
+    """Scales and, when asymmetric, minima of a matrix, as in `Encoded`."""
+    native = None if action.method == "mse" else _fit_natively(matrix, action)
+    if native is not None:
+        return native
+    fitted = [_fit(block, action) for block in _blocks(matrix, action)]
+    minima = [minimum for _, minimum in fitted if minimum is not None]
+    return torch.cat([scale for scale, _ in fitted], 1), torch.cat(minima, 1) if minima else None
+
+
+def encode_into(
+    stream: Tensor, width: int, matrix: Tensor, scales: Tensor, minima: Tensor | None, action: Quantize
+) -> None:
+    """Write the codes of a matrix that has these scales, of `width` bits each: the action's, or 8 for a byte each."""
+    if kernels.encode_into(stream, width, matrix, scales, minima, action):
+        return
+    codes = torch.empty_like(matrix, dtype=torch.uint8)
+    start = 0
+    for block, code in zip(_blocks(matrix, action), _blocks(codes, action), strict=True):
+        part = slice(start, start + block.shape[1])
+        code.copy_(_codes(block, scales[:, part], None if minima is None else minima[:, part], action))
+        start = part.stop
+    stream.copy_(pack_bits(codes, width))
+
+
+def decode_rows_(matrix: Tensor, scales: Tensor, minima: Tensor | None, action: Quantize) -> None:
+    """Turn codes, as float32, into weights in place."""
     start = 0
     for block in _blocks(matrix, action):
-        stop = start + block.shape[1]
-        minimum = None if encoded.minima is None else encoded.minima[:, start:stop]
-        _decode_(block, encoded.scales[:, start:stop], minimum, action)
-        start = stop
-    return matrix
+        part = slice(start, start + block.shape[1])
+        _decode_(block, scales[:, part], None if minima is None else minima[:, part], action)
+        start = part.stop
 
 
 def _blocks(matrix: Tensor, action: Quantize) -> list[Tensor]:
@@ -78,6 +106,24 @@ def _blocks(matrix: Tensor, action: Quantize) -> list[Tensor]:
     if full < columns:
         blocks.append(matrix[:, full:].unsqueeze(1))
     return blocks
+
+
+def _fit_natively(matrix: Tensor, action: Quantize) -> tuple[Tensor, Tensor | None] | None:
+    """The same as `_fit` of all blocks, one pass over the matrix; None where the kernels do not reach."""
+    rows, columns = matrix.shape if action.granularity != "tensor" else (1, matrix.numel())
+    size = action.group_size or columns
+    shape = rows, -(-columns // size)
+    if action.directed:
+        low, high = matrix.new_empty(shape), matrix.new_empty(shape)
+        if not kernels.find_ranges(matrix, action, low, high):
+            return None
+        return _parameters(low.double(), high.double(), CLIPPING[0], action)
+    sums = matrix.new_empty(shape, dtype=torch.float64)
+    if not kernels.find_sizes(matrix, action, sums):
+        return None
+    counts = torch.full((shape[1],), size, dtype=torch.float64)
+    counts[-1] = columns - (shape[1] - 1) * size
+    return _narrow(sums / counts, scale_dtype(action)), None
 
 
 def _fit(block: Tensor, action: Quantize) -> tuple[Tensor, Tensor | None]:
@@ -116,6 +162,7 @@ def _round_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
     Above its range: saturated (the largest weights are clipped). Among its subnormals, whose spacing 2^−24 is coarse
     beside the value, rounded up: rounding down could clip the largest weight by a third, or to zero.
     """
+    scale = scale.abs()  # the range of zeros may come as −0
     if dtype == torch.float16:
         step = _HALF.smallest_normal * _HALF.eps
         up = torch.ceil(scale / step) * step

@@ -26,12 +26,24 @@ class KeepKind(Kind):
 
     def store(self, weight: Weight, action: Keep) -> Tensor:
         """The numbers, row by row."""
-        return as_bytes(keep_values(weight.matrix, action)).clone()
+        numbers = as_bytes(keep_values(weight.matrix, action))
+        return numbers.clone() if action.dtype == "float32" else numbers
 
     def restore(self, buffer: Tensor, action: Keep, layer: Layer) -> Tensor:
         """The numbers in float32."""
-        return as_numbers(buffer, KEEP_DTYPE[action.dtype]).view(layer.rows, layer.columns).to(torch.float32)
+        return _numbers(buffer, action, layer).to(torch.float32, copy=True)
+
+    def restore_rows(self, buffer: Tensor, action: Keep, layer: Layer, index: Tensor) -> Tensor:
+        """Those rows' numbers in float32."""
+        return _numbers(buffer, action, layer)[index].to(torch.float32)
 
     def approximate(self, weight: Weight, action: Keep) -> Tensor:
         """The rounded numbers; the weight's own matrix for float32."""
         return keep_values(weight.matrix, action).to(torch.float32)
+
+
+def _numbers(buffer: Tensor, action: Keep, layer: Layer) -> Tensor:
+    """The stored numbers where they lie; a copy if no number of theirs can begin there."""
+    dtype = KEEP_DTYPE[action.dtype]
+    aligned = buffer.storage_offset() % dtype.itemsize == 0 and buffer.is_contiguous()
+    return (buffer.view(dtype) if aligned else as_numbers(buffer, dtype)).view(layer.rows, layer.columns)

@@ -35,6 +35,10 @@ class Kind(ABC):
     def restore(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor:
         """float32 [rows, columns], a new tensor: the weight that a buffer [stored_bytes] stands for."""
 
+    def restore_rows(self, buffer: Tensor, action: Any, layer: Layer, index: Tensor) -> Tensor | None:
+        """restore(buffer)[index] for int64 rows [n], without the others; None: the stored form has no such way."""
+        return None
+
     def approximate(self, weight: Weight, action: Any) -> Tensor:
         """restore(store(weight)), by a shorter way where there is one; may be the weight's own matrix."""
         return self.restore(self.store(weight, action), action, weight.layer)

@@ -34,5 +34,12 @@ PyObject *native_single(PyObject *self, PyObject *args);
 PyObject *hull_count(PyObject *module, PyObject *args);
 PyObject *hull_order(PyObject *module, PyObject *args);
 PyObject *hull_walk(PyObject *module, PyObject *args);
+/* codes_*.c, for the applier */
+PyObject *codes_pack(PyObject *module, PyObject *args);
+PyObject *codes_unpack(PyObject *module, PyObject *args);
+PyObject *codes_encode(PyObject *module, PyObject *args);
+PyObject *codes_ranges(PyObject *module, PyObject *args);
+PyObject *codes_sizes(PyObject *module, PyObject *args);
+PyObject *codes_decode(PyObject *module, PyObject *args);
 
 #endif

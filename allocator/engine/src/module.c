@@ -27,6 +27,12 @@ static PyMethodDef methods[] = {
     {"quadratic_relax", quadratic_relax, METH_VARARGS, "Descent over parts of choices; frame in, parts out."},
     {"quadratic_tree", quadratic_tree, METH_VARARGS, "Branch and bound on a convex minorant; frame in."},
     {"chain", native_chain, METH_VARARGS, "Stages in a chain under one budget; frame in, status out."},
+    {"codes_pack", codes_pack, METH_VARARGS, "Codes to their stream of bits: see allocator/applier/kernels.py."},
+    {"codes_unpack", codes_unpack, METH_VARARGS, "A stream of bits to its codes."},
+    {"codes_encode", codes_encode, METH_VARARGS, "Weights and scales to the stream of the codes."},
+    {"codes_ranges", codes_ranges, METH_VARARGS, "Least and largest weight of those that share a scale."},
+    {"codes_sizes", codes_sizes, METH_VARARGS, "Sum of the sizes of the weights that share a scale."},
+    {"codes_decode", codes_decode, METH_VARARGS, "A stream of codes to weights, all of them or some rows."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocator.applier.packing import _CHUNK, pack_bits, packed_bytes, unpack_bits
+from allocator.engine import WITHOUT
 
 
 @given(st.integers(1, 8).flatmap(lambda b: st.tuples(st.just(b), st.lists(st.integers(0, 2**b - 1), max_size=70))))
@@ -21,7 +22,9 @@ def test_the_stream_is_the_little_endian_number_of_all_codes(case: tuple[int, li
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_across_chunks(bits: int) -> None:
+@pytest.mark.parametrize("way", ["C", "torch"])
+def test_across_chunks(bits: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WITHOUT, "numpy" if way == "torch" else "")
     codes = torch.randint(0, 2**bits, (2 * _CHUNK + 3,), dtype=torch.uint8)
     stream = pack_bits(codes, bits)
     assert stream.numel() == packed_bytes(codes.numel(), bits)
