@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from allocator.actions import Action
+from allocator.applier.kinds.cp import CpKind
 from allocator.applier.kinds.keep import KeepKind
 from allocator.applier.kinds.kind import FactoredKind, Kind
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.kinds.quantize import QuantizeKind
+from allocator.applier.kinds.tt import TtKind
+from allocator.applier.kinds.tucker2 import Tucker2Kind
 from allocator.errors import ActionError
 
 __all__ = ["KINDS", "FactoredKind", "Kind", "kind_of"]
 
-KINDS: Mapping[str, Kind] = {"keep": KeepKind(), "low_rank": LowRankKind(), "quantize": QuantizeKind()}
+KINDS: Mapping[str, Kind] = {
+    "cp": CpKind(),
+    "keep": KeepKind(),
+    "low_rank": LowRankKind(),
+    "quantize": QuantizeKind(),
+    "tt": TtKind(),
+    "tucker2": Tucker2Kind(),
+}
 
 
 def kind_of(action: Action) -> Kind:
