@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 STEPS = 1 << 12
@@ -20,10 +20,14 @@ class RankRule:
     Attributes:
         most: the largest useful ranks of a weight of a shape.
         count: numbers stored at some ranks.
+        together: ranks in proportion to which they are scaled, no larger than the largest; None: those.
+        dims: of a chain whose ranks are kept to what their neighbours leave (`attainable`); None: they are not.
     """
 
     most: Callable[[Sequence[int]], Ranks]
     count: Callable[[Sequence[int], Ranks], int]
+    together: Callable[[Sequence[int]], Ranks] | None = None
+    dims: Callable[[Sequence[int]], Ranks] | None = None
 
     def ranks(self, shape: Sequence[int], share: float, multiple: int = 1) -> Ranks | None:
         """The ranks that store at most ``share`` of the weight's numbers: scaled together, then raised one by one.
@@ -32,9 +36,10 @@ class RankRule:
         more; the least multiple is taken even where it stores more.
         """
         most, allowed = self.most(shape), share * math.prod(shape)
+        towards = most if self.together is None else self.together(shape)
 
         def scaled(step: int) -> Ranks:
-            return tuple(granular(m * step // STEPS, multiple, m) for m in most)
+            return self._fitting(shape, [t * step // STEPS for t in towards], most, multiple)
 
         low, high = 0, STEPS
         if self.count(shape, (1,) * len(most)) > allowed:
@@ -48,9 +53,18 @@ class RankRule:
             grown = False
             for i, limit in enumerate(most):
                 raised = (*ranks[:i], ranks[i] + multiple, *ranks[i + 1 :])
-                if raised[i] <= limit and self.count(shape, raised) <= allowed:
+                fits = raised[i] <= limit and self._fitting(shape, raised, most, multiple) == raised
+                if fits and self.count(shape, raised) <= allowed:
                     ranks, grown = raised, True
         return ranks
+
+    def _fitting(self, shape: Sequence[int], ranks: Sequence[int], most: Ranks, multiple: int) -> Ranks:
+        """The ranks lowered to multiples, and to what their neighbours leave."""
+        found = tuple(map(granular, ranks, (multiple,) * len(most), most))
+        if self.dims is None:
+            return found
+        left = attainable(self.dims(shape), found)
+        return attainable(self.dims(shape), tuple(map(granular, left, (multiple,) * len(most), left)))
 
 
 def granular(rank: int, multiple: int, most: int) -> int:
@@ -90,6 +104,12 @@ def _tt_most(shape: Sequence[int]) -> Ranks:
     return tuple(min(math.prod(dims[:i]), math.prod(dims[i:])) for i in range(1, len(dims)))
 
 
+def _tt_narrow(shape: Sequence[int]) -> Ranks:
+    most = _tt_most(shape)
+    inner = -(-math.isqrt(shape[0] * shape[1]) // 2)
+    return (most[0], *(min(inner, m) for m in most[1:-1]), most[-1])
+
+
 def _tt_count(shape: Sequence[int], ranks: Ranks) -> int:
     ends = (1, *ranks, 1)
     return sum(ends[i] * size * ends[i + 1] for i, size in enumerate(chain(shape)))
@@ -104,5 +124,11 @@ TUCKER2 = RankRule(most=lambda shape: (shape[0], shape[1]), count=_tucker_count)
 TT = RankRule(most=_tt_most, count=_tt_count)
 """A chain O – kernel – … – I, as the layers that would run it."""
 
-RULES: Mapping[str, RankRule] = {"tucker2": TUCKER2, "cp": CP, "tt": TT}
-"""By kind of action."""
+
+RULES: Mapping[str, RankRule] = {
+    "tucker2": replace(TUCKER2, dims=lambda shape: (shape[0], math.prod(shape[2:]), shape[1])),
+    "cp": CP,
+    "tt": replace(TT, dims=chain, together=_tt_narrow),
+}
+"""By kind of action; the ranks of a train within its kernel are half as large as those of its channels: at equal numbers
+they leave less error than ranks in proportion to the largest."""
