@@ -123,7 +123,8 @@ class Space:
         """The choices of a layer, None if it is skipped.
 
         Low-rank choices and tensor formats that cannot be done to the layer or save nothing are left out, and of two
-        with one name (fractions that round to the same rank) the first stays; a group size beyond a row means the whole row.
+        with one name (fractions that round to the same rank) the first stays; a group size beyond a row means the whole
+        row.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.

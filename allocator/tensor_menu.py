@@ -65,24 +65,29 @@ def _ranks(least: Action, share: float, multiple: int, layer: Layer) -> Ranks | 
 
 def name_of(action: TensorFormat, short_name: Callable[[Action], str]) -> str:
     """What the choice is called: ``tucker16x8_int8``, ``cp20_int8``, ``cp20_whole_int8``, ``tt12-6-12_int8``."""
-    alike = action.first == action.core == action.last
-    stored = [short_name(part) for part in ((action.first,) if alike else (action.first, action.core, action.last))]
-    weighted = [] if action.weighting == "none" else [action.weighting]
-    return "_".join([_ranked(action), *stored, *weighted])
+    if isinstance(action, Tucker2):
+        head = f"tucker{action.rank_out}x{action.rank_in}"
+    elif isinstance(action, Tt):
+        head = "tt" + "-".join(map(str, action.ranks))
+    else:
+        assert isinstance(action, Cp)
+        head = f"cp{action.rank}"
+    return "_".join([head, *_suffixes(action, _stored(action, short_name))])
 
 
 def label_of(action: TensorFormat, share: float, short_name: Callable[[Action], str]) -> str:
-    """What it shares with such choices of other layers: the same name with the share in place of the ranks."""
-    ranked, name = _ranked(action), name_of(action, short_name)
-    return f"{action.kind.removesuffix('2')}{100 * share:g}%" + name.removeprefix(
-        ranked.removesuffix("_whole")
-    ).removesuffix("_int8")
+    """What it shares with such choices of other layers: ``tucker25%``, ``cp25%_whole``, ``tt25%_int4``."""
+    stored = _stored(action, short_name)
+    head = f"{action.kind.removesuffix('2')}{100 * share:g}%"
+    return "_".join([head, *_suffixes(action, [] if stored == ["int8"] else stored)])
 
 
-def _ranked(action: TensorFormat) -> str:
-    if isinstance(action, Tucker2):
-        return f"tucker{action.rank_out}x{action.rank_in}"
-    if isinstance(action, Cp):
-        return f"cp{action.rank}" + ("" if action.kernel == "separable" else "_whole")
-    assert isinstance(action, Tt)
-    return "tt" + "-".join(map(str, action.ranks))
+def _stored(action: TensorFormat, short_name: Callable[[Action], str]) -> list[str]:
+    """How the parts are stored: one name, or three where they differ."""
+    named = [short_name(part) for part in (action.first, action.core, action.last)]
+    return named[:1] if len({*named}) == 1 else named
+
+
+def _suffixes(action: TensorFormat, stored: list[str]) -> list[str]:
+    whole = ["whole"] if isinstance(action, Cp) and action.kernel == "whole" else []
+    return [*whole, *stored, *([] if action.weighting == "none" else [action.weighting])]

@@ -112,8 +112,9 @@ def refuse_matrices(kind: str, layer: Layer) -> None:
             "output; use low_rank, which factors group by group, or quantize"
         )
     if math.prod(layer.weight_shape[2:]) == 1:
-        what = f"a {layer.kind}" if len(layer.weight_shape) == 2 else "a convolution with a 1×1 kernel"
-        raise ActionError(f"action {kind}: {what} has a matrix as its weight, for which this is low_rank; use that")
+        raise ActionError(
+            f"action {kind}: the weight of the {layer.kind} is a matrix, for which this is low_rank; use that"
+        )
 
 
 def kernel_order(layer: Layer) -> tuple[int, ...]:

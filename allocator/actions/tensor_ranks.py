@@ -130,5 +130,5 @@ RULES: Mapping[str, RankRule] = {
     "cp": CP,
     "tt": replace(TT, dims=chain, together=_tt_narrow),
 }
-"""By kind of action; the ranks of a train within its kernel are half as large as those of its channels: at equal numbers
-they leave less error than ranks in proportion to the largest."""
+"""By kind of action. The ranks of a train within its kernel are half as large as those of its channels: at equal
+numbers that leaves less error than ranks in proportion to the largest."""
