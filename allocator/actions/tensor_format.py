@@ -21,13 +21,16 @@ STEPS = ("first", "core", "last")
 class TensorFormat(Factored):
     """A convolution as a 1×1 one to a few channels, one or several along the kernel, and a 1×1 one out of them.
 
+    `last` is taken after the other parts have been rounded: the least squares for what is then left to it.
+
     Attributes:
         first: how the 1×1 convolution at the inputs is stored, `keep` or `quantize`.
         core: how each convolution along the kernel is stored.
         last: how the 1×1 convolution at the outputs is stored.
-        weighting: `none`: least squared error of the weight; `input`: of the weight times the root of E[x xᵀ] over the
-            input channels x, averaged over the places of the kernel (needs statistics of the layer when it is applied;
-            derived from SVD-LLM, Wang et al. 2024, arXiv 2403.07378). It does not show in what is stored.
+        weighting: `none`: least squared error of the weight; `input`: of the outputs. The decomposition is then that of
+            the weight times the root of E[x xᵀ] over the input channels x, averaged over the places of the kernel, and
+            `last` has the least squares for E[x xᵀ] over channels and places (derived from SVD-LLM, Wang et al. 2024,
+            arXiv 2403.07378). Needs statistics of the layer when it is applied; does not show in what is stored.
     """
 
     usage: ClassVar[str]

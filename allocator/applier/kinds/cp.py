@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Cp, Layer, TensorFormat
+from allocator.applier.kinds.settling import Array
 from allocator.applier.kinds.stepping import one_by_one
-from allocator.applier.kinds.tensor_format import Array, Shared, TensorKind
+from allocator.applier.kinds.tensor_format import Shared, TensorKind
 from allocator.errors import ActionError
 
 ITERATIONS = 60

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from allocator.actions import Layer, TensorFormat
+from allocator.actions import Keep, Layer, TensorFormat
 from allocator.applier.kinds.kind import FactoredKind
+from allocator.applier.kinds.settling import Array, settled
 from allocator.applier.kinds.stepping import Convolution, pointwise, step
 from allocator.applier.kinds.whitening import channel_roots
+from allocator.applier.statistics import require
 from allocator.applier.weight import Weight
 
-Array = npt.NDArray[np.float64]
+RIDGE = 1e-6
+"""How much the least squares of `last` hold to what it was, relative to the mean square of what it multiplies."""
+
 _Found = TypeVar("_Found")
 
 
@@ -41,7 +44,7 @@ class TensorKind(FactoredKind):
         """Which dimensions of the kernel, numbered from 0, each core does: all of them once."""
 
     def factors(self, weight: Weight, action: TensorFormat) -> list[Tensor]:
-        """The parts in float32, of even sizes and fixed signs (`_settled`); zeros for a weight of zeros."""
+        """The parts in float32, of even sizes and fixed signs (`settled`); zeros for a weight of zeros."""
         self.ready()
         roots = weight.remember(("channel roots", action.weighting), lambda: channel_roots(weight, action))
         tensor = weight.matrix.double().view(weight.layer.weight_shape)
@@ -56,8 +59,47 @@ class TensorKind(FactoredKind):
             parts = self.decomposed(np.ascontiguousarray((tensor / norm).numpy()), action, shared)
         if roots is not None:
             parts[0] = parts[0] @ roots.inverse.numpy()
-        settled = _settled([np.asarray(part, np.float64) for part in parts], norm, self.depthwise)
-        return [torch.from_numpy(part).to(torch.float32).contiguous() for part in settled]
+        found = settled([np.asarray(part, np.float64) for part in parts], norm, self.depthwise)
+        return [torch.from_numpy(part).to(torch.float32).contiguous() for part in found]
+
+    def store(self, weight: Weight, action: TensorFormat) -> Tensor:
+        """All parts' buffers; `last` makes good what the others lost, as far as it can."""
+        from allocator.applier.kinds import kind_of
+
+        *planned, planned_last = action.parts(weight.layer)
+        *factors, last = self.factors(weight, action)
+        buffers = [
+            kind_of(part.action).store(Weight(factor, part.layer), part.action)
+            for part, factor in zip(planned, factors, strict=True)
+        ]
+        if action.weighting != "none" or {action.first, action.core} != {Keep()}:
+            kept = [
+                kind_of(part.action).restore(buffer, part.action, part.layer)
+                for part, buffer in zip(planned, buffers, strict=True)
+            ]
+            last = self._refitted(weight, action, kept, last)
+        buffers.append(kind_of(action.last).store(Weight(last, planned_last.layer), action.last))
+        return torch.cat(buffers)
+
+    def _refitted(self, weight: Weight, action: TensorFormat, kept: Sequence[Tensor], last: Tensor) -> Tensor:
+        """`last` of least squared error beside the other parts as they are stored, little moved where that is free.
+
+        With B the matrix [rank, columns] that the others make, (W M Bᵀ + ρ last)(B M Bᵀ + ρ)⁻¹, M = 1 or E[x xᵀ] of all
+        that a row of the weight multiplies: here the places of the kernel need not be averaged.
+        """
+        rank, layer = last.shape[1], weight.layer
+        within = replace(layer, weight_shape=(rank, *layer.weight_shape[1:]))
+        basis = self.product([*kept, torch.eye(rank)], action, within).double()
+        towards = basis
+        if action.weighting != "none":
+            towards = basis @ require(weight.statistics, "input_moment", action).double()[0]
+        gram = towards @ basis.T
+        ridge = RIDGE * float(gram.diagonal().mean())
+        if not ridge > 0:  # all zeros, or too small for their squares
+            return last
+        gram.diagonal().add_(ridge)
+        found: Tensor = torch.linalg.solve(gram, towards @ weight.matrix.double().T + ridge * last.T.double())
+        return found.T.to(torch.float32).contiguous()
 
     def run(
         self,
@@ -105,52 +147,3 @@ def _numpy_backend() -> Iterator[None]:
 
     with tensorly.backend_context("numpy", local_threadsafe=True):
         yield
-
-
-def _settled(parts: Sequence[Array], norm: float, depthwise: bool) -> list[Array]:
-    """The same product times ``norm``, with the freedom between the parts used: sizes are even, signs fixed.
-
-    What a channel is multiplied by in one part and divided by in the next is free. In each its size becomes the same,
-    so that none is lost beside a larger one when they are rounded with one scale; its largest entry in the part behind
-    becomes positive. Then all parts get the same norm.
-    """
-    parts = _even_components(parts) if depthwise else _even_chain(parts)
-    sizes = [float(np.linalg.norm(part)) for part in parts]
-    if not all(sizes):
-        return [np.zeros_like(part) for part in parts]
-    each = math.exp((math.log(norm) + sum(map(math.log, sizes))) / len(parts))
-    return [part * (each / size) for part, size in zip(parts, sizes, strict=True)]
-
-
-def _even_chain(parts: Sequence[Array]) -> list[Array]:
-    """A channel is a row of one part and columns of the next: evened out from the outputs back."""
-    found = list(parts)
-    for behind in range(len(found) - 1, 0, -1):
-        before, part = found[behind - 1], found[behind]
-        entries = part.reshape(len(part), len(before), -1)
-        size, given = np.sqrt((entries**2).sum((0, 2))), np.linalg.norm(before, axis=1)
-        factor = np.sqrt(_divided(given, size)) * _signs(entries.swapaxes(0, 1).reshape(len(before), -1))
-        found[behind] = (entries * factor[:, None]).reshape(part.shape)
-        found[behind - 1] = before / factor[:, None]
-    return found
-
-
-def _even_components(parts: Sequence[Array]) -> list[Array]:
-    """A channel is a row of every part but the last, of which it is a column."""
-    found = [*parts[:-1], parts[-1].T]
-    sizes = [np.linalg.norm(part, axis=1) for part in found]
-    even = np.prod(sizes, 0) ** (1 / len(found))
-    signs = [_signs(part) for part in found[1:]]
-    factors = [np.prod(signs, 0), *signs]
-    found = [part * (f * _divided(even, size))[:, None] for part, f, size in zip(found, factors, sizes, strict=True)]
-    return [*found[:-1], found[-1].T]
-
-
-def _divided(by: Array, size: Array) -> Array:
-    """by/size, 1 where either is 0: what is nothing stays as it is."""
-    return np.asarray(np.divide(by, size, out=np.ones_like(by), where=(size > 0) & (by > 0)), np.float64)
-
-
-def _signs(rows: Array) -> Array:
-    """The sign of each row's largest entry, 1 for that of zeros."""
-    return np.where(np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)[:, 0] < 0, -1.0, 1.0)

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from allocator.actions import Layer, TensorFormat, Tt
+from allocator.applier.kinds.settling import Array
 from allocator.applier.kinds.stepping import one_by_one
-from allocator.applier.kinds.tensor_format import Array, Shared, TensorKind
+from allocator.applier.kinds.tensor_format import Shared, TensorKind
 
 
 class TtKind(TensorKind):

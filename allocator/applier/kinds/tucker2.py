@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from allocator.actions import Layer, TensorFormat, Tucker2
-from allocator.applier.kinds.tensor_format import Array, Shared, TensorKind
+from allocator.applier.kinds.settling import Array
+from allocator.applier.kinds.tensor_format import Shared, TensorKind
 from allocator.applier.kinds.tt import chained
 
 ITERATIONS = 60

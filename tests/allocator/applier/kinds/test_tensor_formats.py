@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,35 @@ def test_components_that_cancel_are_held_small(kernel: str) -> None:
     exact, rounded = (error(given, Cp(rank=6, kernel=kernel, **stored), layer) for stored in (EXACT, INT8))
     assert exact < 0.1
     assert abs(rounded - exact) < 0.01
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("action", ALL, ids=ids)
+def test_the_last_part_makes_good_what_rounding_took(action: TensorFormat, weighted: bool) -> None:
+    layer, given = CONV, weight_of(CONV)
+    moment = torch.cov(torch.randn(36, 100, generator=torch.Generator().manual_seed(1))).double()
+    statistics = LayerStatistics(input_moment=moment.unsqueeze(0)) if weighted else None
+    if weighted:
+        action = replace(action, weighting="input")
+    four = replace(action, first=Quantize(bits=3), core=Quantize(bits=4))
+    exact = Approximator(given, layer, statistics).parts(action)
+    stored = Approximator(given, layer, statistics).parts(four)
+    rounded = {
+        part.name: approximate(exact[part.name], part.action, part.layer) for part in four.parts(layer)
+    }  # last is kept as it is
+    assert all(torch.equal(stored[name], rounded[name]) for name in list(stored)[:-1])
+    # The dense reference: every row of the weight regressed on what the stored parts can make, where outputs count.
+    root = np.linalg.cholesky(moment.numpy()) if weighted else np.eye(36)
+    count = stored["last"].shape[1]
+    made = [numbers({**stored, "last": torch.eye(count)[r].expand(8, -1)}, action)[0] for r in range(count)]
+    basis = np.stack([one.ravel() for one in made]) @ root
+    wanted = given.double().numpy().reshape(8, -1) @ root
+
+    def missing(last: Any) -> float:
+        return float(((wanted - np.asarray(last, np.float64) @ basis) ** 2).sum())
+
+    best = missing(np.linalg.lstsq(basis.T, wanted.T, rcond=None)[0].T)
+    assert best <= missing(stored["last"].numpy()) < best * (1 + 1e-4) < missing(rounded["last"].numpy())
 
 
 @pytest.mark.parametrize("action", ALL, ids=ids)
