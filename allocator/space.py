@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, parse
+from allocator import tensor_menu
+from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, TensorFormat, Unify, parse
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
 
@@ -32,6 +33,8 @@ class Rule:
         choices: actions as JSON objects; or ``"pin"``: a group whose only choice is to be kept; or ``"skip"``: no
             group at all, its costs count in the offsets. A low-rank action may give ``fraction`` of the full rank in
             place of ``rank``; its factors are at 8 bits per channel (`FACTOR`) unless ``left`` and ``right`` say else.
+            tucker2, cp and tt may give ``fraction`` of the layer's numbers in place of ranks, and have such parts too.
+            ``multiple`` beside a fraction rounds ranks down to multiples of it, at least one.
         modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
         kinds: layer kinds (linear, conv1d, conv2d, conv3d, embedding); empty: all.
     """
@@ -119,8 +122,9 @@ class Space:
     def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
         """The choices of a layer, None if it is skipped.
 
-        Low-rank choices that cannot be done to the layer or save nothing are left out, and of two with one name
-        (fractions that round to the same rank) the first stays; a group size beyond a row means the whole row.
+        Low-rank choices and tensor formats that cannot be done to the layer or save nothing are left out, and of two
+        with one name (fractions that round to the same rank) the first stays; a group size beyond a row means the whole
+        row.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
@@ -198,6 +202,8 @@ class Space:
 def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     if choice.get("kind") == "low_rank":
         return _low_rank(choice, layer)
+    if choice.get("kind") in tensor_menu.RANK_KEYS:
+        return _tensor_format(choice, layer)
     action = parse(choice)
     name = short_name(action)
     if isinstance(action, Unify) and not _saves(action, layer):
@@ -228,11 +234,13 @@ def _saves(action: Unify, layer: Layer) -> bool:
 
 def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     given: dict[str, Any] = {"left": FACTOR, "right": FACTOR, **choice}
-    share = given.pop("fraction", None)
+    share, multiple = given.pop("fraction", None), given.pop("multiple", 1)
+    tensor_menu.require_multiple("low_rank", share, multiple)
     if share is not None:
         if "rank" in given or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise ActionError("low_rank takes either a rank or a fraction in (0, 1] of the full rank")
-        given["rank"] = max(1, round(share * min(layer.rows // layer.groups, layer.columns)))
+        rank = round(share * min(layer.rows // layer.groups, layer.columns))
+        given["rank"] = max(1, rank // multiple) * multiple
     action = parse(given)
     assert isinstance(action, LowRank)
     name = short_name(action)
@@ -247,6 +255,14 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     label = name if share is None else f"rank{100 * share:g}%" + ("" if formats == "int8" else f"_{formats}")
     picked = "" if share is None or action.components is None else "_picked"
     return MenuItem(name, label + picked, action)
+
+
+def _tensor_format(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+    action = tensor_menu.resolved(choice, layer, FACTOR)
+    if action is None:
+        return None
+    name, share = tensor_menu.name_of(action, short_name), choice.get("fraction")
+    return MenuItem(name, name if share is None else tensor_menu.label_of(action, share, short_name), action)
 
 
 def short_name(action: Action) -> str:
@@ -276,4 +292,6 @@ def short_name(action: Action) -> str:
     if isinstance(action, Unify):
         weighting = "" if action.weighting == "none" else f"_{action.weighting}"
         return f"unify{action.block}_{100 * action.share:g}%_{short_name(action.values)}{weighting}"
+    if isinstance(action, TensorFormat):
+        return tensor_menu.name_of(action, short_name)
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

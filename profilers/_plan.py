@@ -21,7 +21,7 @@ from allocator.tasks.batches import take
 from allocator.workload import Workload
 from profilers._parts import Parts
 from profilers._switch import switched
-from profilers._trace import trace
+from profilers._trace import Use, trace
 from profilers._workers import Workers
 
 
@@ -131,7 +131,7 @@ def plan(workload: Workload, space: Space) -> Plan:
     skipped: list[tuple[Unit, Layer]] = []
     for unit in found:
         own = tuple(named[name] for name in unit.modules)
-        layer = unit.layer.at(_positions(unit, {module: uses[module].outputs for module in own}))
+        layer = _placed(unit, {module: uses[module] for module in own})
         menu = space.menu(unit.modules, layer)
         if menu is None:
             skipped.append((unit, layer))
@@ -158,10 +158,17 @@ def _check_float32(found: Sequence[Unit], space: Space) -> None:
             )
 
 
-def _positions(unit: Unit, outputs: Mapping[Module, int]) -> int:
-    """Outputs per sample of the modules that do what the unit's layer does; the rest of a tied weight only looks up."""
-    elements = sum(n for module, n in outputs.items() if kind_of(module) == unit.layer.kind)
-    return -(-elements // _features(unit.layer))
+def _placed(unit: Unit, uses: Mapping[Module, Use]) -> Layer:
+    """The unit's layer with its positions per sample, of a convolution also those of its inputs.
+
+    Only modules that do what the layer does count; the rest of a tied weight only looks up.
+    """
+    doing = [use for module, use in uses.items() if kind_of(module) == unit.layer.kind]
+    positions = -(-sum(use.outputs for use in doing) // _features(unit.layer))
+    if not unit.layer.kind.startswith("conv"):
+        return unit.layer.at(positions)
+    channels = unit.layer.weight_shape[1] * unit.layer.groups
+    return unit.layer.at(positions, -(-sum(use.inputs for use in doing) // channels))
 
 
 def _features(layer: Layer) -> int:

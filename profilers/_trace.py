@@ -1,9 +1,10 @@
-"""One hooked forward pass: which layers run, when, and how many outputs they compute."""
+"""One hooked forward pass: which layers run, when, and how many outputs they compute of what."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +21,13 @@ class Use:
         starts: tick at which each call began; ticks count starts and ends of all watched modules.
         ends: tick at which each call ended.
         outputs: elements of all its output tensors together.
+        inputs: elements of all its first arguments together.
     """
 
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     outputs: int = 0
+    inputs: int = 0
 
 
 def trace(task: Task, model: Module, batch: Batch, modules: Sequence[Module]) -> Mapping[Module, Use]:
@@ -32,10 +35,13 @@ def trace(task: Task, model: Module, batch: Batch, modules: Sequence[Module]) ->
     uses = {module: Use() for module in modules}
     tick = 0
 
-    def before(module: Module, args: object) -> None:
+    def before(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal tick
         uses[module].starts.append(tick)
         tick += 1
+        given = next(iter((*args, *kwargs.values())), None)
+        if isinstance(given, Tensor):
+            uses[module].inputs += given.numel()
 
     def after(module: Module, args: object, output: object) -> None:
         nonlocal tick
@@ -44,7 +50,7 @@ def trace(task: Task, model: Module, batch: Batch, modules: Sequence[Module]) ->
         if isinstance(output, Tensor):
             uses[module].outputs += output.numel()
 
-    handles = [module.register_forward_pre_hook(before) for module in uses]
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in uses]
     handles += [module.register_forward_hook(after) for module in uses]
     try:
         with torch.no_grad():

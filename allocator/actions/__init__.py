@@ -7,12 +7,16 @@ from importlib import metadata
 from typing import Any
 
 from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of
+from allocator.actions.cp import Cp
 from allocator.actions.factored import Factored, Part, Plain
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
 from allocator.actions.low_rank import LowRank
 from allocator.actions.number_format import NumberFormat
 from allocator.actions.quantize import Quantize
+from allocator.actions.tensor_format import TensorFormat
+from allocator.actions.tt import Tt
+from allocator.actions.tucker2 import Tucker2
 from allocator.actions.unify import Unify
 from allocator.errors import ActionError
 
@@ -20,6 +24,7 @@ __all__ = [
     "ACTIVATION_BITS",
     "STATISTICS",
     "Action",
+    "Cp",
     "Factored",
     "Keep",
     "Layer",
@@ -28,13 +33,18 @@ __all__ = [
     "Part",
     "Plain",
     "Quantize",
+    "TensorFormat",
+    "Tt",
+    "Tucker2",
     "Unify",
     "parse",
     "statistics_of",
 ]
 
 ENTRY_POINTS = "allocator.actions"
-KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, NumberFormat, Quantize, Unify)}
+KINDS: Mapping[str, type[Action]] = {
+    spec.kind: spec for spec in (Cp, Keep, LowRank, NumberFormat, Quantize, Tt, Tucker2, Unify)
+}
 
 
 def parse(action: Mapping[str, Any] | Action) -> Action:

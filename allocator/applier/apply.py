@@ -40,6 +40,7 @@ def apply_(
     Raises:
         ActionError: see `plan`; also a weight that is not finite, statistics that are missing. Nothing has been changed
             then.
+        UnavailableError: an action is worked out by a library that is not installed. Nothing has been changed either.
     """
     with Opening(model) as opening:
         steps = plan(model, solution)
@@ -62,8 +63,12 @@ def require_finite(steps: tuple[Step, ...]) -> None:
 
 
 def require_statistics(steps: tuple[Step, ...], statistics: Statistics | None) -> None:
-    """Raise ActionError, naming the group, when an action needs statistics of a layer that are not there."""
+    """Raise ActionError, naming the group, when an action needs statistics of a layer that are not there.
+
+    Also UnavailableError when it needs a library that is not installed.
+    """
     for step in steps:
+        kind_of(step.action).ready()
         for name in sorted(statistics_of(step.action)):
             try:
                 require((statistics or {}).get(step.unit.name), name, step.action)

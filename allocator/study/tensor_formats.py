@@ -1,6 +1,6 @@
 """Tensor formats as approximations of a weight: what CP, Tucker, TT and SVD leave of it at a given number of numbers.
 
-The decompositions are those of tensorly (extra ``study``), in float64; the ranks are chosen here, so that a format
+The decompositions are those of tensorly (extra ``torch``), in float64; the ranks are chosen here, so that a format
 stores at most the share of the weight's numbers that it is allowed, and as many of them as ranks permit.
 """
 
@@ -14,15 +14,13 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from allocator.actions import tensor_ranks
+from allocator.actions.tensor_ranks import RankRule, Ranks
 from allocator.errors import UnavailableError, UsageError
 from allocator.statement import FloatArray
 
 ITERATIONS = 60
 """Of alternating least squares for CP."""
-STEPS = 1 << 12
-"""How finely ranks are scaled together before single ones are raised."""
-
-Ranks = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,47 +32,22 @@ class Approximated:
     ranks: Ranks
 
 
-@dataclass(frozen=True)
-class Format:
+@dataclass(frozen=True, kw_only=True)
+class Format(RankRule):
     """One tensor format.
 
     Attributes:
         name: short.
-        most: the largest useful ranks of a weight of a shape.
-        count: numbers stored at some ranks.
         approximate: the weight [O, I, …kernel] at some ranks; the seed is for formats with a random start.
     """
 
     name: str
-    most: Callable[[Sequence[int]], Ranks]
-    count: Callable[[Sequence[int], Ranks], int]
     approximate: Callable[[FloatArray, Ranks, int], FloatArray]
 
-    def ranks(self, shape: Sequence[int], share: float) -> Ranks | None:
-        """The ranks that store at most ``share`` of the weight's numbers: scaled together, then raised one by one.
-
-        None if even ranks of 1 store more.
-        """
-        most, allowed = self.most(shape), share * math.prod(shape)
-
-        def scaled(step: int) -> Ranks:
-            return tuple(max(1, m * step // STEPS) for m in most)
-
-        low, high = 0, STEPS
-        if self.count(shape, scaled(low)) > allowed:
-            return None
-        while low < high:  # count never falls with the step
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.count(shape, scaled(middle)) <= allowed else (low, middle - 1)
-        ranks = scaled(low)
-        grown = True
-        while grown:
-            grown = False
-            for i, limit in enumerate(most):
-                raised = (*ranks[:i], ranks[i] + 1, *ranks[i + 1 :])
-                if ranks[i] < limit and self.count(shape, raised) <= allowed:
-                    ranks, grown = raised, True
-        return ranks
+    @staticmethod
+    def of(name: str, rule: RankRule, approximate: Callable[[FloatArray, Ranks, int], FloatArray]) -> Format:
+        """The format that chooses its ranks by a rule."""
+        return Format(name=name, most=rule.most, count=rule.count, approximate=approximate)
 
     def __call__(self, weight: FloatArray, share: float, seed: int = 0) -> Approximated | None:
         """The weight [O, I, …kernel] at the largest ranks that a share of its numbers allows; None if none does."""
@@ -85,24 +58,10 @@ class Format:
         return Approximated(made.reshape(weight.shape), self.count(weight.shape, ranks), ranks)
 
 
-# -- SVD: the matrix O × I·kernel as two factors ---------------------------------------------------------------------
-
-
-def _matrix(shape: Sequence[int]) -> tuple[int, int]:
-    return shape[0], math.prod(shape[1:])
-
-
 def _svd(weight: FloatArray, ranks: Ranks, seed: int) -> FloatArray:
-    u, s, vt = np.linalg.svd(weight.reshape(_matrix(weight.shape)), full_matrices=False)
+    u, s, vt = np.linalg.svd(weight.reshape(len(weight), -1), full_matrices=False)
     r = ranks[0]
     return np.asarray((u[:, :r] * s[:r]) @ vt[:r], np.float64)
-
-
-# -- CP: a sum of R outer products, one vector for each dimension ----------------------------------------------------
-
-
-def _cp_most(shape: Sequence[int]) -> Ranks:
-    return (math.prod(shape) // max(shape),)
 
 
 def _cp(weight: FloatArray, ranks: Ranks, seed: int) -> FloatArray:
@@ -115,37 +74,12 @@ def _cp(weight: FloatArray, ranks: Ranks, seed: int) -> FloatArray:
     return np.asarray(cp_to_tensor(found), np.float64)
 
 
-# -- Tucker: a core with fewer output and input channels, and a factor for each; the kernel stays whole --------------
-
-
-def _tucker_count(shape: Sequence[int], ranks: Ranks) -> int:
-    (o, i, *kernel), (p, q) = shape, ranks
-    return o * p + i * q + p * q * math.prod(kernel)
-
-
 def _tucker(weight: FloatArray, ranks: Ranks, seed: int) -> FloatArray:
     from tensorly.decomposition import partial_tucker
     from tensorly.tenalg import multi_mode_dot
 
     (core, factors), _ = partial_tucker(weight, list(ranks), modes=[0, 1], init="svd", random_state=seed)
     return np.asarray(multi_mode_dot(core, factors, modes=[0, 1]), np.float64)
-
-
-# -- TT: a chain O – kernel – … – I, as the layers that would run it ---------------------------------------------------
-
-
-def _chain(shape: Sequence[int]) -> list[int]:
-    return [shape[0], *shape[2:], shape[1]]
-
-
-def _tt_most(shape: Sequence[int]) -> Ranks:
-    dims = _chain(shape)
-    return tuple(min(math.prod(dims[:i]), math.prod(dims[i:])) for i in range(1, len(dims)))
-
-
-def _tt_count(shape: Sequence[int], ranks: Ranks) -> int:
-    ends = (1, *ranks, 1)
-    return sum(ends[i] * size * ends[i + 1] for i, size in enumerate(_chain(shape)))
 
 
 def _tt(weight: FloatArray, ranks: Ranks, seed: int) -> FloatArray:
@@ -161,10 +95,10 @@ def _tt(weight: FloatArray, ranks: Ranks, seed: int) -> FloatArray:
 FORMATS: Mapping[str, Format] = {
     made.name: made
     for made in (
-        Format("CP", _cp_most, lambda shape, ranks: ranks[0] * sum(shape), _cp),
-        Format("Tucker", lambda shape: (shape[0], shape[1]), _tucker_count, _tucker),
-        Format("TT", _tt_most, _tt_count, _tt),
-        Format("SVD", lambda s: (min(_matrix(s)),), lambda s, ranks: ranks[0] * sum(_matrix(s)), _svd),
+        Format.of("CP", tensor_ranks.CP, _cp),
+        Format.of("Tucker", tensor_ranks.TUCKER2, _tucker),
+        Format.of("TT", tensor_ranks.TT, _tt),
+        Format.of("SVD", tensor_ranks.SVD, _svd),
     )
 }
 """By name. Of a matrix all four are the same, so linear layers and 1 × 1 convolutions are approximated by SVD alone."""
@@ -185,7 +119,7 @@ def formats_named(names: Sequence[str]) -> list[Format]:
             raise UsageError(f"there is no tensor format {name!r}: take some of {', '.join(FORMATS)}")
     found = list(dict.fromkeys(known[name.lower()] for name in names))
     if any(one.name != "SVD" for one in found) and find_spec("tensorly") is None:
-        raise UnavailableError("tensor formats need 'tensorly'; pip install 'compression-allocator[study]'")
+        raise UnavailableError("tensor formats need 'tensorly'; pip install 'compression-allocator[torch]'")
     return found
 
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from allocator.actions import Action
+from allocator.applier.kinds.cp import CpKind
 from allocator.applier.kinds.keep import KeepKind
 from allocator.applier.kinds.kind import FactoredKind, Kind
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.kinds.number_format import NumberFormatKind
 from allocator.applier.kinds.quantize import QuantizeKind
+from allocator.applier.kinds.tt import TtKind
+from allocator.applier.kinds.tucker2 import Tucker2Kind
 from allocator.applier.kinds.unify import UnifyKind
 from allocator.errors import ActionError
 
 __all__ = ["KINDS", "FactoredKind", "Kind", "kind_of"]
 
 KINDS: Mapping[str, Kind] = {
+    "cp": CpKind(),
     "keep": KeepKind(),
     "low_rank": LowRankKind(),
     "number_format": NumberFormatKind(),
     "quantize": QuantizeKind(),
+    "tt": TtKind(),
+    "tucker2": Tucker2Kind(),
     "unify": UnifyKind(),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from allocator.actions import Layer, Part
 from allocator.applier.weight import Weight
+from allocator.errors import UnavailableError
 
 
 class Kind(ABC):
@@ -22,10 +24,20 @@ class Kind(ABC):
     Attributes:
         slow: making the stored form takes so long that it is kept where the same choice is asked for again.
         shifts: some actions of the kind add something to every output.
+        needs: the module, if any, without which `store` cannot work; `restore` works without.
     """
 
     slow: ClassVar[bool] = False
     shifts: ClassVar[bool] = False
+    needs: ClassVar[str] = ""
+
+    def ready(self) -> None:
+        """Raise UnavailableError when the library that `store` needs is not installed."""
+        if self.needs and find_spec(self.needs) is None:
+            raise UnavailableError(
+                f"this action is worked out by '{self.needs}', which is not installed; pip install "
+                "'compression-allocator[torch]'"
+            )
 
     @abstractmethod
     def store(self, weight: Weight, action: Any) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from allocator.actions import LowRank
+from allocator.actions import LowRank, TensorFormat
 from allocator.applier.statistics import require
 from allocator.applier.weight import Weight
 
@@ -41,14 +41,40 @@ def whitening(weight: Weight, action: LowRank) -> Whitening | None:
     """
     if action.weighting == "none":
         return None
-    moment = require(weight.statistics, "input_moment", action).double()
-    values, vectors = torch.linalg.eigh((moment + moment.transpose(1, 2)) / 2)
-    floor = SMALLEST * values.mean(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    roots = values.clamp_min(floor).sqrt()
-    columns = (vectors * roots.unsqueeze(1)) @ vectors.transpose(1, 2)
-    inverse = (vectors / roots.unsqueeze(1)) @ vectors.transpose(1, 2)
+    columns, inverse = _roots(require(weight.statistics, "input_moment", action).double())
     if action.weighting == "input":
         return Whitening(None, columns, inverse)
     fisher = require(weight.statistics, "output_fisher", action).double().view(weight.layer.groups, -1)
     least = SMALLEST * fisher.mean().clamp_min(torch.finfo(torch.float64).tiny)
     return Whitening(fisher.clamp_min(least).sqrt(), columns, inverse)
+
+
+def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric root and its inverse of each matrix [·, n, n], eigenvalues no smaller than `SMALLEST` of their mean."""
+    values, vectors = torch.linalg.eigh((moment + moment.transpose(1, 2)) / 2)
+    floor = SMALLEST * values.mean(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    roots = values.clamp_min(floor).sqrt()
+    root = (vectors * roots.unsqueeze(1)) @ vectors.transpose(1, 2)
+    return root, (vectors / roots.unsqueeze(1)) @ vectors.transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelRoots:
+    """Root and inverse root [I, I], symmetric, of the second moment of the input channels."""
+
+    root: Tensor
+    inverse: Tensor
+
+
+def channel_roots(weight: Weight, action: TensorFormat) -> ChannelRoots | None:
+    """What a tensor format's weighting asks for: E[x xᵀ] over input channels, averaged over the places of the kernel.
+
+    Raises:
+        ActionError: the second moment of the inputs was not measured.
+    """
+    if action.weighting == "none":
+        return None
+    moment = require(weight.statistics, "input_moment", action).double()[0]
+    channels = weight.layer.weight_shape[1]
+    places = moment.view(channels, -1, channels, weight.layer.columns // channels)
+    return ChannelRoots(*(found[0] for found in _roots(places.diagonal(dim1=1, dim2=3).mean(-1).unsqueeze(0))))

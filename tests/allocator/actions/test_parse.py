@@ -117,7 +117,7 @@ def test_an_action_passes_through() -> None:
         ({"kind": "unify", "block": 8, "share": 0, "values": {"kind": "keep"}}, "share must be a number above 0"),
         ({"kind": "unify", "block": 8, "share": True, "values": {"kind": "keep"}}, "share"),
         ({"kind": "unify", "block": 8, "share": 0.5, "values": {"kind": "unify"}}, "values must be an action of kind"),
-        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, number_format, quantize"),
+        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are .*keep, .*low_rank, .*quantize"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),
     ],
@@ -184,7 +184,5 @@ def test_a_third_partys_kind_is_found_and_a_broken_one_named(monkeypatch: pytest
     for kind in ("broken", "other"):
         with pytest.raises(ActionError, match=f"'{kind}' is unavailable, because"):
             parse({"kind": kind})
-    with pytest.raises(
-        ActionError, match="known are broken, keep, low_rank, mine, number_format, other, quantize, unify"
-    ):
+    with pytest.raises(ActionError, match=r"known are broken, .*keep, .*low_rank, .*mine, .*other, .*quantize"):
         parse({"kind": "unheard_of"})

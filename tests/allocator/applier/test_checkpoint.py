@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import json
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from allocator.actions import parse
 from allocator.applier import apply_, compress, load_compressed, outside_bytes, units
 from allocator.applier.opening import Opening
-from allocator.errors import AllocatorError
+from allocator.errors import ActionError, AllocatorError
 
 HALF = {"kind": "keep", "dtype": "float16"}
 Make = Callable[[], nn.Module]
@@ -39,6 +40,15 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None) -> dict[str
         choices.append({"kind": "number_format", "format": "mxfp4"})
         if unit.layer.groups == 1:
             choices.append({"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}})
+        for tensor in (
+            {"kind": "tucker2", "rank_out": 3, "rank_in": 2, "parts": {"kind": "quantize", "bits": 6}},
+            {"kind": "cp", "rank": 3, "first": HALF, "core": HALF, "last": {"kind": "quantize", "bits": 6}},
+            {"kind": "tt", "ranks": [3, 2], "parts": HALF},
+            {"kind": "tt", "ranks": [3, 2, 2], "parts": HALF},
+        ):
+            with contextlib.suppress(ActionError):
+                parse(tensor).check(unit.layer)
+                choices.append(tensor)
         action = draw.choice(choices) if only_bits is None else {"kind": "quantize", "bits": only_bits}
         chosen[unit.name] = {"action": action, "modules": list(unit.modules)}
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify
+from allocator.actions import (
+    Action,
+    Factored,
+    Keep,
+    Layer,
+    LowRank,
+    NumberFormat,
+    Quantize,
+    TensorFormat,
+    Unify,
+    parse,
+)
+from allocator.actions.tensor_ranks import attainable
 from allocator.applier import Approximator, approximate, pack, unpack, unpack_parts
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.weight import Weight
@@ -67,9 +80,29 @@ def unified(draw: Any, layer: Layer) -> Unify:
 
 
 @st.composite
+def tensor_formats(draw: Any, layer: Layer) -> TensorFormat:
+    kind = draw(st.sampled_from(["tucker2", "cp", "tt"]))
+    rows, columns, *kernel = layer.weight_shape
+    dims = (rows, math.prod(kernel), columns) if kind == "tucker2" else (rows, *(k for k in kernel if k > 1), columns)
+    ranks = attainable(dims, [draw(st.integers(1, 9)) for _ in dims[1:]])
+    given: dict[str, Any] = {
+        "tucker2": {"rank_out": ranks[0], "rank_in": ranks[1]},
+        "cp": {"rank": min(ranks), "kernel": draw(st.sampled_from(["separable", "whole"]))},
+        "tt": {"ranks": ranks},
+    }[kind]
+    plain = parse({"kind": kind, **given, "parts": {"kind": "keep"}})
+    assert isinstance(plain, TensorFormat)
+    first, *cores, last = (part.layer.columns for part in plain.parts(layer))
+    stored = {"first": first, "core": min(cores), "last": last}
+    return replace(plain, **{key: draw(plain_actions(width)) for key, width in stored.items()})
+
+
+@st.composite
 def cases(draw: Any) -> tuple[Layer, Action, int]:
     layer = draw(layers())
     action: Action = draw(plain_actions(layer.columns))
+    if layer.kind.startswith("conv") and layer.columns > layer.weight_shape[1] and draw(st.booleans()):
+        return layer, draw(tensor_formats(layer)), draw(st.integers(0, 2**31))
     if draw(st.booleans()):
         rank = draw(st.integers(1, min(layer.rows, layer.columns)))
         action = LowRank(rank=rank, left=draw(plain_actions(rank)), right=draw(plain_actions(layer.columns)))
@@ -96,7 +129,7 @@ def test_the_buffer_has_the_cost_and_unpacks_to_the_approximation(
     got = unpack(buffer, action, layer, dtype)
     assert got.dtype == dtype
     assert torch.equal(got, approximate(weight, action, layer))
-    if isinstance(action, LowRank):
+    if isinstance(action, Factored):
         wanted = Approximator(weight, layer).parts(action).values()
         assert all(map(torch.equal, unpack_parts(buffer, action, layer), wanted))
 
