@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from allocator.actions.action import ACTIVATION_BITS
+from allocator.actions.action import ACTIVATION_BITS, statistics_of
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
 from allocator.actions.quantize import Quantize
@@ -30,12 +30,17 @@ class Part:
 
 def plain(kind: str, key: str, action: object) -> Plain:
     """The action of a part, read from its JSON object if it is one; ActionError names ``key`` otherwise."""
-    if isinstance(action, Plain):
-        return action
     named = action.get("kind") if isinstance(action, Mapping) else None
-    if not isinstance(action, Mapping) or not isinstance(named, str) or named not in PLAIN:
+    if isinstance(action, Mapping) and isinstance(named, str) and named in PLAIN:
+        action = PLAIN[named].from_json(action)
+    if not isinstance(action, Plain):
         raise ActionError(f"action {kind}: {key} must be an action of kind {' or '.join(PLAIN)}, got {action!r}")
-    return PLAIN[named].from_json(action)
+    if statistics_of(action):
+        raise ActionError(
+            f"action {kind}: {key} is stored by itself, and of its inputs nothing is known that {action.to_json()} "
+            "needs; use method mse"
+        )
+    return action
 
 
 class Factored(ABC):

@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Layer, Quantize
+from allocator.applier.codes import Encoded, decode, scale_dtype
+from allocator.applier.compensated import encode_compensated
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.packing import pack_bits, unpack_bits
-from allocator.applier.quantizer import Encoded, decode, encode, scale_dtype
+from allocator.applier.quantizer import encode
 from allocator.applier.weight import Weight
 
 
 class QuantizeKind(Kind):
-    """See `Quantize`; the arithmetic is in `allocator.applier.quantizer`."""
+    """See `Quantize`; the arithmetic is in `allocator.applier.quantizer` and, for gptq, `compensated`."""
 
     def store(self, weight: Weight, action: Quantize) -> Tensor:
         """The stream of codes, then the scales, then (asymmetric) the minima."""
-        encoded = encode(weight.matrix, action)
+        encoded = _encoded(weight, action)
         parts = [pack_bits(encoded.codes, action.bits), as_bytes(encoded.scales)]
         return torch.cat(parts if encoded.minima is None else [*parts, as_bytes(encoded.minima)])
 
@@ -33,4 +35,11 @@ class QuantizeKind(Kind):
 
     def approximate(self, weight: Weight, action: Quantize) -> Tensor:
         """Without the way through the stream of bits."""
-        return decode(encode(weight.matrix, action), action)
+        return decode(_encoded(weight, action), action)
+
+
+def _encoded(weight: Weight, action: Quantize) -> Encoded:
+    """gptq takes long enough to be done once for each action on a weight."""
+    if action.method != "gptq":
+        return encode(weight.matrix, action)
+    return weight.remember(("quantize", repr(action)), lambda: encode_compensated(weight, action))
