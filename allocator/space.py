@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
+from allocator.actions import Action, Corrected, Keep, Layer, LowRank, Quantize, parse, statistics_of
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
 
@@ -119,8 +119,9 @@ class Space:
     def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
         """The choices of a layer, None if it is skipped.
 
-        Low-rank choices that cannot be done to the layer or save nothing are left out, and of two with one name
-        (fractions that round to the same rank) the first stays; a group size beyond a row means the whole row.
+        Low-rank choices that cannot be done to the layer or save nothing are left out, so are those that need inputs
+        (gptq, corrected) for an embedding, and of two with one name (fractions that round to the same rank) the first
+        stays; a group size beyond a row means the whole row.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
@@ -198,8 +199,12 @@ class Space:
 def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     if choice.get("kind") == "low_rank":
         return _low_rank(choice, layer)
+    if choice.get("kind") == "corrected":
+        return _corrected(choice, layer)
     action = parse(choice)
     name = short_name(action)
+    if layer.kind == "embedding" and statistics_of(action):
+        return None  # without inputs; the menu is for many layers
     if isinstance(action, Quantize) and action.group_size is not None and action.group_size > layer.columns:
         action = parse({k: v for k, v in choice.items() if k != "group_size"} | {"granularity": "channel"})
     action.check(layer)
@@ -228,8 +233,25 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     return MenuItem(name, label + picked, action)
 
 
+def _corrected(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+    """The choice inside, resolved as if it stood alone, and corrected; None for an embedding too."""
+    inside = choice.get("action")
+    item = _resolve(inside, layer) if isinstance(inside, Mapping) and layer.kind != "embedding" else None
+    if item is None:
+        if not isinstance(inside, Mapping):
+            parse(choice)  # says what is wrong
+        return None
+    action = parse({**choice, "action": item.action})
+    action.check(layer)
+    name = short_name(action)
+    return MenuItem(name, item.label + name.removeprefix(item.name), action)
+
+
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``."""
+    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``.
+
+    ``int4_shift`` and ``int4_shift_gain`` are corrected.
+    """
     if isinstance(action, Keep):
         return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
     if isinstance(action, Quantize):
@@ -242,4 +264,6 @@ def short_name(action: Action) -> str:
         factors = dict.fromkeys((short_name(action.left), short_name(action.right)))
         picked = "" if action.components is None else "_picked"
         return f"rank{action.rank}_{'_'.join(factors)}{picked}"
+    if isinstance(action, Corrected):
+        return short_name(action.action) + ("_shift_gain" if action.variance else "_shift")
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

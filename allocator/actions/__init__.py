@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of
+from allocator.actions.corrected import Corrected
 from allocator.actions.factored import Factored, Part, Plain
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
@@ -18,6 +19,7 @@ __all__ = [
     "ACTIVATION_BITS",
     "STATISTICS",
     "Action",
+    "Corrected",
     "Factored",
     "Keep",
     "Layer",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "allocator.actions"
-KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, Quantize)}
+KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Corrected, Keep, LowRank, Quantize)}
 
 
 def parse(action: Mapping[str, Any] | Action) -> Action:

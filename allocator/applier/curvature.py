@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocator.actions import Action
-from allocator.applier.statistics import require
+from allocator.applier.inputs import input_moment
 from allocator.applier.weight import Weight
 from allocator.errors import ActionError
 
@@ -47,18 +47,7 @@ def curvature(weight: Weight, action: Action) -> Curvature:
 
 
 def _prepared(weight: Weight, action: Action) -> Curvature:
-    layer = weight.layer
-    given = require(weight.statistics, "input_moment", action)
-    shape = (layer.groups, layer.columns, layer.columns)
-    if tuple(given.shape) != shape:
-        raise ActionError(
-            f"action {action.kind}: the input moment has shape {tuple(given.shape)}, but weights of shape "
-            f"{layer.weight_shape} in {layer.groups} groups call for {shape}; measure it on this layer"
-        )
-    moment: Numbers = given.detach().cpu().double().numpy()
-    if not np.isfinite(moment).all():
-        raise ActionError(f"action {action.kind}: the input moment holds NaN or infinity; look at the calibration data")
-    moment = (moment + moment.transpose(0, 2, 1)) / 2
+    moment: Numbers = input_moment(weight, action).cpu().numpy()
     mean = np.diagonal(moment, axis1=1, axis2=2).mean(1)
     unit = mean.mean() if mean.mean() > 0 else 1.0
     moment, mean = moment / unit, np.maximum(mean / unit, _LEAST)

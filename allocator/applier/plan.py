@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from allocator.actions import Action, Factored, parse
+from allocator.actions import Action, Corrected, parse
 from allocator.applier.attention import OpenAttention
+from allocator.applier.kinds import runs_in_parts_of
 from allocator.applier.layers import ROOT, Unit, uncovered, units
 from allocator.applier.modules import is_compressed, runs_in_parts
 from allocator.applier.opening import Opening
@@ -140,11 +141,16 @@ def _check(model: nn.Module, unit: Unit, action: Action) -> None:
         action.check(unit.layer)
     except ActionError as error:
         raise ActionError(f"module {unit.name!r}: {error}") from error
-    if isinstance(action, Factored):
-        for name in unit.modules:
-            module = model.get_submodule(name)
-            if not runs_in_parts(module):
-                raise ActionError(
-                    f"module {name!r}: {type(module).__name__} has a forward of its own, so several layers cannot "
-                    "stand in for it; quantize or keep it"
-                )
+    in_parts = runs_in_parts_of(action)
+    for name in unit.modules:
+        module = model.get_submodule(name)
+        if isinstance(action, Corrected) and isinstance(module, nn.Embedding):
+            raise ActionError(
+                f"module {name!r}: an embedding's outputs have no bias to correct, and its weight is that of "
+                f"{unit.name!r} too; use the action by itself: {action.action.to_json()}"
+            )
+        if in_parts and not runs_in_parts(module):
+            raise ActionError(
+                f"module {name!r}: {type(module).__name__} has a forward of its own, so several layers cannot "
+                "stand in for it; quantize or keep it"
+            )

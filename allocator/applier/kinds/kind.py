@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from allocator.actions import Layer, Part
+from allocator.actions import Action, Layer, Part
 from allocator.applier.weight import Weight
 
 
@@ -24,6 +24,10 @@ class Kind(ABC):
     """
 
     slow: ClassVar[bool] = False
+
+    def of(self, action: Any) -> Kind:
+        """The kind that does just this action: itself, unless it depends on an action inside."""
+        return self
 
     @abstractmethod
     def store(self, weight: Weight, action: Any) -> Tensor:
@@ -87,6 +91,16 @@ class FactoredKind(Kind):
     def restore(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor:
         """The product of the parts."""
         return self.product(self.parts(buffer, action, layer), action, layer)
+
+
+def stored(weight: Weight, action: Action) -> Tensor:
+    """The stored form of an action on a weight, made once where that takes long; to be read only."""
+    from allocator.applier.kinds import kind_of
+
+    kind = kind_of(action)
+    if not kind.slow:
+        return kind.store(weight, action)
+    return weight.remember(("stored", repr(action)), lambda: kind.store(weight, action))
 
 
 def as_bytes(numbers: Tensor) -> Tensor:

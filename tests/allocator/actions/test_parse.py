@@ -85,7 +85,7 @@ def test_an_action_passes_through() -> None:
          "rising"),
         ({"kind": "low_rank", "rank": 1, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": "1"},
          "rising"),
-        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, quantize"),
+        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are corrected, keep, low_rank, quantize"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),
     ],
@@ -135,5 +135,5 @@ def test_a_third_partys_kind_is_found_and_a_broken_one_named(monkeypatch: pytest
     for kind in ("broken", "other"):
         with pytest.raises(ActionError, match=f"'{kind}' is unavailable, because"):
             parse({"kind": kind})
-    with pytest.raises(ActionError, match="known are broken, keep, low_rank, mine, other, quantize"):
+    with pytest.raises(ActionError, match="known are broken, corrected, keep, low_rank, mine, other, quantize"):
         parse({"kind": "unheard_of"})
