@@ -141,7 +141,7 @@ class Space:
                 raise ActionError(f"layer {modules[0]} and choice {dict(choice)}: {error}") from error
             if item is not None:
                 first = items.setdefault(item.name, item)
-                if first.action != item.action and item.name.endswith("_picked"):
+                if first.action != item.action and "_picked" in item.name:
                     raise ActionError(
                         f"layer {modules[0]} has two choices {item.name} with other components: give one list per rank"
                     )
@@ -236,15 +236,20 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
 def _corrected(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     """The choice inside, resolved as if it stood alone, and corrected; None for an embedding too."""
     inside = choice.get("action")
-    item = _resolve(inside, layer) if isinstance(inside, Mapping) and layer.kind != "embedding" else None
+    if not isinstance(inside, Mapping):
+        parse(choice)  # says what is wrong, or takes a finished action
+        inside = inside.to_json() if isinstance(inside, Action) else {}
+    item = None if layer.kind == "embedding" else _resolve(inside, layer)
     if item is None:
-        if not isinstance(inside, Mapping):
-            parse(choice)  # says what is wrong
         return None
     action = parse({**choice, "action": item.action})
     action.check(layer)
-    name = short_name(action)
-    return MenuItem(name, item.label + name.removeprefix(item.name), action)
+    ending = _ending(action)
+    return MenuItem(item.name + ending, item.label + ending, action)
+
+
+def _ending(action: Action) -> str:
+    return "_shift_gain" if isinstance(action, Corrected) and action.variance else "_shift"
 
 
 def short_name(action: Action) -> str:
@@ -265,5 +270,5 @@ def short_name(action: Action) -> str:
         picked = "" if action.components is None else "_picked"
         return f"rank{action.rank}_{'_'.join(factors)}{picked}"
     if isinstance(action, Corrected):
-        return short_name(action.action) + ("_shift_gain" if action.variance else "_shift")
+        return short_name(action.action) + _ending(action)
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])
