@@ -146,8 +146,8 @@ def _check(model: nn.Module, unit: Unit, action: Action) -> None:
         module = model.get_submodule(name)
         if isinstance(action, Corrected) and isinstance(module, nn.Embedding):
             raise ActionError(
-                f"module {name!r}: an embedding's outputs have no bias to correct, and its weight is that of "
-                f"{unit.name!r} too; use the action by itself: {action.action.to_json()}"
+                f"module {name!r}: an embedding looks rows up, and its outputs have no bias to correct; use the action "
+                f"of this weight by itself: {action.action.to_json()}"
             )
         if in_parts and not runs_in_parts(module):
             raise ActionError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -25,22 +23,63 @@ _AT_ONCE = 1 << 16  # weights searched at a time: the temporaries stay in the ca
 _MODEST = 2.0**-40, 2.0**40  # largest weights whose squares float32 holds, with room
 
 
-@dataclass
-class _Found:
-    """The best so far of each block: scale, minimum (asymmetric) and their error [·, groups]."""
+class _Search:
+    """Blocks [·, groups, size] and the best scale and minimum (asymmetric) [·, groups] found for each so far.
 
-    scale: Tensor
-    minimum: Tensor | None
-    error: Tensor
+    Squares of very large or small weights would leave float32: such blocks are taken in units of a power of two.
+    """
 
-    def take(self, scale: Tensor, minimum: Tensor | None, error: Tensor) -> Tensor:
-        """Replace what is improved upon; says where."""
+    def __init__(self, block: Tensor, action: Quantize, weights: Tensor | None) -> None:
+        self.action, self.weights = action, weights
+        self.low, self.high = _range(block)
+        self.centre = block.mean(-1, dtype=torch.float64)
+        widest = torch.maximum(self.low.abs(), self.high.abs())
+        modest = (widest == 0) | (widest >= _MODEST[0]) & (widest <= _MODEST[1])
+        exponents = torch.frexp(widest).exponent.clamp(-126, 126).double()
+        self.unit = torch.where(modest, 1.0, 2.0**-exponents).to(torch.float32)
+        self.block = block if bool(modest.all()) else block * self.unit.unsqueeze(-1)
+        self.scale, self.minimum = _ranged(self.low, self.high, action)
+        self.error = self._error(self.scale, self.minimum)
+
+    def attempt(self, scale: Tensor, minimum: Tensor | None) -> Tensor:
+        """Take what is better than the best so far; says where."""
+        error = self._error(scale, minimum)
         better = error < self.error * (1 - GAIN)
         self.scale = torch.where(better, scale, self.scale)
         self.error = torch.where(better, error, self.error)
         if self.minimum is not None and minimum is not None:
             self.minimum = torch.where(better, minimum, self.minimum)
         return better
+
+    def shrunken(self, power: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scale and minimum for RATIO^power of the range, shrunk about 0 (symmetric) or about the mean."""
+        centre = torch.zeros_like(self.centre) if self.minimum is None else self.centre
+        factor = RATIO**power
+        return _ranged(centre + (self.low - centre) * factor, centre + (self.high - centre) * factor, self.action)
+
+    def refit(self) -> tuple[Tensor, Tensor | None]:
+        """Scale and minimum of the least squared error for the codes that the best so far gives."""
+        dtype = scale_dtype(self.action)
+        codes = signed_(codes_of(self.block, *self._in_units(self.scale, self.minimum), self.action), self.action)
+        code = torch.zeros_like(self.centre) if self.minimum is None else self._mean(codes)
+        codes -= code.to(codes.dtype).unsqueeze(-1)
+        product, square = self._mean(codes * self.block), self._mean(codes * codes)
+        scale = narrow(torch.where(square > 0, product / square / self.unit, self.scale.double()), dtype)
+        if self.minimum is None:
+            return scale, None
+        return scale, narrow(self._mean(self.block) / self.unit - scale.double() * code, dtype)
+
+    def _error(self, scale: Tensor, minimum: Tensor | None) -> Tensor:
+        scale, minimum = self._in_units(scale, minimum)
+        codes = codes_of(self.block, scale, minimum, self.action)
+        apart = decode_(codes, scale, minimum, self.action).sub_(self.block).square_()
+        return (apart if self.weights is None else apart.mul_(self.weights)).sum(-1, dtype=torch.float64)
+
+    def _in_units(self, scale: Tensor, minimum: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return scale * self.unit, None if minimum is None else minimum * self.unit
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return _mean(values, self.weights)
 
 
 def fit(block: Tensor, action: Quantize, weights: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -64,50 +103,31 @@ def fit(block: Tensor, action: Quantize, weights: Tensor | None = None) -> tuple
         return _ranged(*_clipped(block, action), action)
     rows = max(1, _AT_ONCE // max(1, block[0].numel()))
     found = [
-        _search(block[at : at + rows], action, None if weights is None else weights[at : at + rows])
+        _searched(block[at : at + rows], action, None if weights is None else weights[at : at + rows])
         for at in range(0, len(block), rows)
     ]
     minima = [one.minimum for one in found if one.minimum is not None]
     return torch.cat([one.scale for one in found]), torch.cat(minima) if minima else None
 
 
-def _search(block: Tensor, action: Quantize, weights: Tensor | None) -> _Found:
-    low, high = _range(block)
-    widest = torch.maximum(low.abs(), high.abs())
-    if bool(((widest < _MODEST[0]) & (widest > 0) | (widest > _MODEST[1])).any()):
-        block = block.double()
-    scale, minimum = _ranged(low, high, action)
-    found = _Found(scale, minimum, _error(block, scale, minimum, action, weights))
-    power = torch.zeros_like(low)
-    centre = block.mean(-1, dtype=torch.float64)
-
-    def attempt(wanted: Tensor) -> Tensor:
-        scale, minimum = _ranged(*_shrunken(low, high, centre, RATIO**wanted, action), action)
-        better = found.take(scale, minimum, _error(block, scale, minimum, action, weights))
-        return torch.where(better, wanted, power)
-
+def _searched(block: Tensor, action: Quantize, weights: Tensor | None) -> _Search:
+    search = _Search(block, action, weights)
+    power = torch.zeros_like(search.low)
     for step in range(1, COARSE + 1):
-        power = attempt(torch.full_like(low, step))
+        wanted = torch.full_like(power, step)
+        power = torch.where(search.attempt(*search.shrunken(wanted)), wanted, power)
     for part in FINE:
         about = power
-        for side in (part, -part):
-            power = attempt(about + side)
+        for wanted in (about + part, about - part):
+            power = torch.where(search.attempt(*search.shrunken(wanted)), wanted, power)
     for _ in range(REFITS):
-        scale, minimum = _refit(block, found, action, weights)
-        if not bool(found.take(scale, minimum, _error(block, scale, minimum, action, weights)).any()):
+        if not bool(search.attempt(*search.refit()).any()):
             break
-    return found
+    return search
 
 
 def _range(block: Tensor) -> tuple[Tensor, Tensor]:
     return block.amin(-1).double(), block.amax(-1).double()
-
-
-def _shrunken(low: Tensor, high: Tensor, centre: Tensor, factor: Tensor, action: Quantize) -> tuple[Tensor, Tensor]:
-    """The range shrunk about 0 (symmetric) or about its centre."""
-    if action.scheme == "symmetric":
-        return low * factor, high * factor
-    return centre + (low - centre) * factor, centre + (high - centre) * factor
 
 
 def _clipped(block: Tensor, action: Quantize) -> tuple[Tensor, Tensor]:
@@ -128,27 +148,8 @@ def _ranged(low: Tensor, high: Tensor, action: Quantize) -> tuple[Tensor, Tensor
     return round_scale((high - low) / (2**action.bits - 1), dtype), narrow(low, dtype)
 
 
-def _refit(block: Tensor, found: _Found, action: Quantize, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Scale and minimum of the least squared error for the codes that they give; unrounded ones, then rounded."""
-    dtype = scale_dtype(action)
-    codes = signed_(codes_of(block, found.scale, found.minimum, action), action)
-    if action.scheme == "symmetric":
-        product, square = _mean(codes * block, weights), _mean(codes * codes, weights)
-        return narrow(torch.where(square > 0, product / square, found.scale.double()), dtype), None
-    code, value = _mean(codes, weights), _mean(block, weights)
-    codes -= code.to(codes.dtype).unsqueeze(-1)
-    product, square = _mean(codes * block, weights), _mean(codes * codes, weights)
-    scale = narrow(torch.where(square > 0, product / square, found.scale.double()), dtype)
-    return scale, narrow(value - scale.double() * code, dtype)
-
-
 def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """float64 mean over the last dimension."""
     if weights is None:
         return values.mean(-1, dtype=torch.float64)
     return (values * weights).sum(-1, dtype=torch.float64) / weights.sum(-1, dtype=torch.float64)
-
-
-def _error(block: Tensor, scale: Tensor, minimum: Tensor | None, action: Quantize, weights: Tensor | None) -> Tensor:
-    apart = decode_(codes_of(block, scale, minimum, action), scale, minimum, action).sub_(block).square_()
-    return (apart if weights is None else apart.mul_(weights)).sum(-1, dtype=torch.float64)
