@@ -7,7 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from allocator import tensor_menu
-from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, TensorFormat, Unify, parse
+from allocator.actions import (
+    Action,
+    Corrected,
+    Keep,
+    Layer,
+    LowRank,
+    NumberFormat,
+    Quantize,
+    TensorFormat,
+    Unify,
+    parse,
+    statistics_of,
+)
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
 
@@ -122,9 +134,9 @@ class Space:
     def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
         """The choices of a layer, None if it is skipped.
 
-        Low-rank choices and tensor formats that cannot be done to the layer or save nothing are left out, and of two
-        with one name (fractions that round to the same rank) the first stays; a group size beyond a row means the whole
-        row.
+        Low-rank choices and tensor formats that cannot be done to the layer or save nothing are left out, so are those
+        that need inputs (gptq, corrected) for an embedding, and of two with one name (fractions that round to the same
+        rank) the first stays; a group size beyond a row means the whole row.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
@@ -144,7 +156,7 @@ class Space:
                 raise ActionError(f"layer {modules[0]} and choice {dict(choice)}: {error}") from error
             if item is not None:
                 first = items.setdefault(item.name, item)
-                if first.action != item.action and item.name.endswith("_picked"):
+                if first.action != item.action and "_picked" in item.name:
                     raise ActionError(
                         f"layer {modules[0]} has two choices {item.name} with other components: give one list per rank"
                     )
@@ -204,8 +216,12 @@ def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
         return _low_rank(choice, layer)
     if choice.get("kind") in tensor_menu.RANK_KEYS:
         return _tensor_format(choice, layer)
+    if choice.get("kind") == "corrected":
+        return _corrected(choice, layer)
     action = parse(choice)
     name = short_name(action)
+    if layer.kind == "embedding" and statistics_of(action):
+        return None  # without inputs; the menu is for many layers
     if isinstance(action, Unify) and not _saves(action, layer):
         return None
     action = _within(action, layer.columns)
@@ -265,8 +281,30 @@ def _tensor_format(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     return MenuItem(name, name if share is None else tensor_menu.label_of(action, share, short_name), action)
 
 
+def _corrected(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+    """The choice inside, resolved as if it stood alone, and corrected; None for an embedding too."""
+    inside = choice.get("action")
+    if not isinstance(inside, Mapping):
+        parse(choice)  # says what is wrong, or takes a finished action
+        inside = inside.to_json() if isinstance(inside, Action) else {}
+    item = None if layer.kind == "embedding" else _resolve(inside, layer)
+    if item is None:
+        return None
+    action = parse({**choice, "action": item.action})
+    action.check(layer)
+    ending = _ending(action)
+    return MenuItem(item.name + ending, item.label + ending, action)
+
+
+def _ending(action: Action) -> str:
+    return "_shift_gain" if isinstance(action, Corrected) and action.variance else "_shift"
+
+
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``."""
+    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``.
+
+    ``int4_shift`` and ``int4_shift_gain`` are corrected.
+    """
     if isinstance(action, Keep):
         return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
     if isinstance(action, Quantize):
@@ -294,4 +332,6 @@ def short_name(action: Action) -> str:
         return f"unify{action.block}_{100 * action.share:g}%_{short_name(action.values)}{weighting}"
     if isinstance(action, TensorFormat):
         return tensor_menu.name_of(action, short_name)
+    if isinstance(action, Corrected):
+        return short_name(action.action) + _ending(action)
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

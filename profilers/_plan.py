@@ -14,8 +14,9 @@ from torch.nn import Module
 from allocator.actions import Layer
 from allocator.applier.approximate import Approximator
 from allocator.applier.layers import Unit, kind_of, units
+from allocator.applier.plan import require_doable
 from allocator.applier.statistics import LayerStatistics
-from allocator.errors import UsageError
+from allocator.errors import ActionError, UsageError
 from allocator.space import MenuItem, Space
 from allocator.tasks.batches import take
 from allocator.workload import Workload
@@ -132,7 +133,7 @@ def plan(workload: Workload, space: Space) -> Plan:
     for unit in found:
         own = tuple(named[name] for name in unit.modules)
         layer = _placed(unit, {module: uses[module] for module in own})
-        menu = space.menu(unit.modules, layer)
+        menu = _doable(model, unit, space.menu(unit.modules, layer))
         if menu is None:
             skipped.append((unit, layer))
             continue
@@ -146,6 +147,25 @@ def plan(workload: Workload, space: Space) -> Plan:
     if not targets:
         raise UsageError(f"the space skips every layer of {workload.name}: give at least one layer choices")
     return Plan(workload, tuple(targets), tuple(skipped))
+
+
+def _doable(model: Module, unit: Unit, menu: list[MenuItem] | None) -> list[MenuItem] | None:
+    """The choices that can be done to the weight's modules: the menu is for many layers."""
+    kept: list[MenuItem] = []
+    refused: ActionError | None = None
+    for item in menu or []:
+        try:
+            require_doable(model, unit, item.action)
+        except ActionError as error:
+            refused = error
+        else:
+            kept.append(item)
+    if refused is not None and not kept:
+        raise ActionError(
+            f"none of the choices of layer {unit.name} can be done to it: {refused}. Give its rule the choice "
+            '{"kind": "keep"}, or "skip" the layer'
+        ) from refused
+    return kept or menu
 
 
 def _check_float32(found: Sequence[Unit], space: Space) -> None:

@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of
+from allocator.actions.corrected import Corrected
 from allocator.actions.cp import Cp
 from allocator.actions.factored import Factored, Part, Plain
 from allocator.actions.keep import Keep
@@ -24,6 +25,7 @@ __all__ = [
     "ACTIVATION_BITS",
     "STATISTICS",
     "Action",
+    "Corrected",
     "Cp",
     "Factored",
     "Keep",
@@ -43,7 +45,7 @@ __all__ = [
 
 ENTRY_POINTS = "allocator.actions"
 KINDS: Mapping[str, type[Action]] = {
-    spec.kind: spec for spec in (Cp, Keep, LowRank, NumberFormat, Quantize, Tt, Tucker2, Unify)
+    spec.kind: spec for spec in (Corrected, Cp, Keep, LowRank, NumberFormat, Quantize, Tt, Tucker2, Unify)
 }
 
 

@@ -35,13 +35,16 @@ class Part:
 
 def plain(kind: str, key: str, action: object) -> Plain:
     """The action of a part, read from its JSON object if it is one; ActionError names ``key`` otherwise."""
-    if not isinstance(action, Plain):
-        named = action.get("kind") if isinstance(action, Mapping) else None
-        if not isinstance(action, Mapping) or not isinstance(named, str) or named not in PLAIN:
-            raise ActionError(f"action {kind}: {key} must be an action of kind {' or '.join(PLAIN)}, got {action!r}")
+    named = action.get("kind") if isinstance(action, Mapping) else None
+    if isinstance(action, Mapping) and isinstance(named, str) and named in PLAIN:
         action = PLAIN[named].from_json(action)
+    if not isinstance(action, Plain):
+        raise ActionError(f"action {kind}: {key} must be an action of kind {' or '.join(PLAIN)}, got {action!r}")
     if statistics_of(action):
-        raise ActionError(f"action {kind}: {key} is no layer of its own, so no inputs of it are known; got {action!r}")
+        raise ActionError(
+            f"action {kind}: {key} is stored by itself, and of its inputs nothing is known that {action.to_json()} "
+            "needs; take another method or no weighting"
+        )
     return action
 
 

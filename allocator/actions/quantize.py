@@ -12,7 +12,7 @@ from allocator.errors import ActionError
 
 SCHEMES = ("symmetric", "asymmetric")
 GRANULARITIES = ("tensor", "channel", "group")
-METHODS = ("rtn", "mse", "gptq")
+METHODS = ("rtn", "mse", "aciq", "gptq")
 ROUNDINGS = ("nearest", "floor", "ceil")
 SCALE_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4}
 
@@ -43,8 +43,13 @@ class Quantize:
         group_size: only with granularity group; the last group of a row may be shorter.
         axis: dimension whose slices are the rows; only 0 is done.
         scale_dtype: float16 or float32.
-        method: `rtn` as above; `mse` searches a clipping factor per scale on a fixed grid for the least squared
-            error; `gptq` is costed but not yet done.
+        method: how scales and codes are found; the stored form is the same. `rtn`: as above. `aciq`: the range of
+            each scale is clipped to the closed form for Gaussian or Laplace weights, whichever are likelier (Banner et
+            al. 2018, arXiv 1810.05723). `mse`: scales (and minima) of the least squared error of the weights, by search
+            and least-squares fit in turn; never worse than rtn. `gptq`: the squared error of the outputs is made small:
+            each column makes up for the errors of those before it (Frantar et al. 2022, arXiv 2210.17323), then codes
+            and scales are improved in turn; needs the layer's input moment. For symmetric codes of 1 bit rtn has the
+            least error of the weights already, and aciq and mse are the same.
         rounding: `nearest`, or one direction for all codes, `floor` (downwards) or `ceil` (upwards): how integers are
             picked, not how they are stored. A symmetric 1-bit code is a sign and has no direction.
 
@@ -56,8 +61,8 @@ class Quantize:
     kind: ClassVar[str] = "quantize"
     usage: ClassVar[str] = (
         "bits: 1..8, scheme: symmetric|asymmetric, granularity: tensor|channel|group, "
-        "group_size: ≥ 1 (with granularity group only), axis: 0, scale_dtype: float16|float32, method: rtn|mse, "
-        "rounding: nearest|floor|ceil"
+        "group_size: ≥ 1 (with granularity group only), axis: 0, scale_dtype: float16|float32, "
+        "method: rtn|mse|aciq|gptq, rounding: nearest|floor|ceil"
     )
 
     bits: int
@@ -81,6 +86,11 @@ class Quantize:
             raise ActionError(
                 f"action quantize: symmetric codes of 1 bit are signs, which rounding={self.rounding} cannot move; "
                 "leave rounding out, or take scheme asymmetric"
+            )
+        if self.rounding != "nearest" and self.method == "gptq":
+            raise ActionError(
+                f"action quantize: gptq finds the direction of each code itself, which rounding={self.rounding} would "
+                "take from it; leave rounding out, or take method mse"
             )
         if self.granularity == "group":
             require_whole(self.kind, "group_size", self.group_size, 1)
@@ -112,14 +122,22 @@ class Quantize:
         return {"kind": self.kind, "bits": self.bits, "scheme": self.scheme} | sharing | last
 
     def check(self, layer: Layer) -> None:
-        """Refuse gptq, and a group longer than a row."""
-        if self.method == "gptq":
-            raise ActionError("action quantize: method gptq is known but not done yet; use rtn or mse")
+        """Refuse gptq of an embedding, and a group longer than a row."""
+        if self.method == "gptq" and layer.kind == "embedding":
+            raise ActionError(
+                "action quantize: an embedding looks rows up, so that there are no inputs by which gptq could weigh "
+                "errors; use method mse"
+            )
         if self.group_size is not None and self.group_size > layer.columns:
             raise ActionError(
                 f"action quantize: group_size {self.group_size} is more than the {layer.columns} weights of a row of "
                 f"shape {layer.weight_shape}; use granularity channel, which is one group per row"
             )
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """What must be known of the layer beyond its weight to do this: see `allocator.actions.action.STATISTICS`."""
+        return frozenset({"input_moment"}) if self.method == "gptq" else frozenset()
 
     def scale_shape(self, layer: Layer) -> tuple[int, int]:
         """Shape of the scales, rows × groups within a row: (1, 1), (rows, 1) or (rows, ceil(columns/group_size))."""

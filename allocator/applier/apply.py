@@ -9,7 +9,7 @@ from torch import nn
 
 from allocator.actions import Keep, statistics_of
 from allocator.applier.approximate import Approximator
-from allocator.applier.kinds import FactoredKind, kind_of
+from allocator.applier.kinds import kind_of, runs_in_parts_of
 from allocator.applier.modules import add_shift, install_packed, install_parts
 from allocator.applier.opening import Opening
 from allocator.applier.plan import HasActions, PlainSolution, Step, modules_of, plan
@@ -91,11 +91,11 @@ def _do(model: nn.Module, step: Step, packed: bool, statistics: Statistics | Non
     if packed:
         install_packed(modules, made.pack(action), action, layer)
         return
-    if isinstance(kind_of(action), FactoredKind):
+    if runs_in_parts_of(action):
         parts = {name: part.to(weight.dtype) for name, part in made.parts(action).items()}
         install_parts(modules, parts, action, layer)
-    else:
-        weight.copy_(made.approximate(action))
+        return
+    weight.copy_(made.approximate(action))
     shift = made.shift(action)
     if shift is not None:
         add_shift(modules, shift)

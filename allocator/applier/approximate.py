@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Action, Layer
-from allocator.applier.kinds import FactoredKind, kind_of
+from allocator.applier.kinds import FactoredKind, Kind, kind_of
+from allocator.applier.kinds.kind import stored
 from allocator.applier.statistics import LayerStatistics
 from allocator.applier.weight import Weight
 from allocator.errors import ActionError
@@ -51,7 +52,7 @@ class Approximator:
         action.check(self.layer)
         kind = kind_of(action)
         if kind.slow:
-            matrix = kind.restore(self._stored(action), action, self.layer)
+            matrix = kind.restore(stored(self._weight, action), action, self.layer)
         else:
             matrix = kind.approximate(self._weight, action)
         if matrix.data_ptr() == self._weight.matrix.data_ptr():
@@ -62,12 +63,14 @@ class Approximator:
         """float32 [rows]: what the action adds to every output of the layer; None for most."""
         action.check(self.layer)
         kind = kind_of(action)
-        return kind.shift(self._stored(action), action, self.layer) if kind.shifts else None
+        if type(kind).shift is Kind.shift:
+            return None  # without making the stored form for nothing
+        return kind.shift(stored(self._weight, action), action, self.layer)
 
     def pack(self, action: Action) -> Tensor:
         """uint8 [stored_bytes], see `allocator.applier.pack`."""
         action.check(self.layer)
-        return self._stored(action).clone()
+        return stored(self._weight, action).clone()
 
     def parts(self, action: Action) -> dict[str, Tensor]:
         """The parts of a factored weight as they are stored, float32, by the names that the action gives them."""
@@ -76,13 +79,7 @@ class Approximator:
         if not isinstance(kind, FactoredKind):
             raise ActionError(f"action {action.kind}: its weight is one matrix and has no parts")
         names = [part.name for part in kind.planned(action, self.layer)]
-        return dict(zip(names, kind.parts(self._stored(action), action, self.layer), strict=True))
-
-    def _stored(self, action: Action) -> Tensor:
-        kind = kind_of(action)
-        if not kind.slow:
-            return kind.store(self._weight, action)
-        return self._weight.remember(("stored", repr(action)), lambda: kind.store(self._weight, action))
+        return dict(zip(names, kind.parts(stored(self._weight, action), action, self.layer), strict=True))
 
 
 def require_size(buffer: Tensor, action: Action, layer: Layer) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from allocator.actions import Action, Layer
 from allocator.applier import kernels
-from allocator.applier.kinds import FactoredKind, kind_of
+from allocator.applier.kinds import FactoredKind, kind_of, runs_in_parts_of
 from allocator.applier.layers import KINDS
 from allocator.applier.packed import unpack, unpack_parts, unpack_rows, unpack_shift
 
@@ -155,7 +155,7 @@ def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action,
     """
     packed = nn.Parameter(buffer, requires_grad=False)
     mixin: type[_Compressed] = _Packed
-    if isinstance(kind_of(action), FactoredKind):
+    if runs_in_parts_of(action):
         mixin = _PackedInParts
     elif unpack_shift(buffer, action, layer, torch.float32) is not None:
         mixin = _Shifted
@@ -178,13 +178,16 @@ def install_parts(modules: Sequence[nn.Module], parts: Mapping[str, Tensor], act
 
 def add_shift(modules: Sequence[nn.Module], shift: Tensor) -> None:
     """Add numbers [rows] to the outputs of modules that are not compressed: to their bias, or as one."""
+    made: dict[
+        int, nn.Parameter
+    ] = {}  # modules that shared a bias share the new one; whoever else has the old keeps it
     for module in modules:
         bias: Any = getattr(module, "bias", None)
-        if bias is None:
-            weight = module.get_parameter("weight")
-            module.register_parameter("bias", nn.Parameter(shift.to(weight), requires_grad=weight.requires_grad))
-        else:
-            bias.data.add_(shift.to(bias))
+        if id(bias) not in made:
+            like = module.get_parameter("weight") if bias is None else bias
+            moved = shift.to(like) if bias is None else bias.detach() + shift.to(like)
+            made[id(bias)] = nn.Parameter(moved, requires_grad=like.requires_grad)
+        module.bias = made[id(bias)]
 
 
 def _change(module: nn.Module, mixin: type[_Compressed], action: Action, layer: Layer) -> None:

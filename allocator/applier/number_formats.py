@@ -10,7 +10,7 @@ from torch import Tensor
 
 from allocator.actions import NumberFormat
 from allocator.applier.elements import ELEMENTS
-from allocator.applier.scales import narrow, narrow_reach, power, power_below
+from allocator.applier.stored_scales import narrow, narrow_reach, power, power_below
 
 REACHES = {
     "nf4": tuple(sign * 2 ** (k / 8) for k in range(3, -25, -1) for sign in (1, -1)),

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from allocator.actions import Action, Factored, parse
+from allocator.actions import Action, Corrected, parse
 from allocator.applier.attention import OpenAttention
+from allocator.applier.kinds import runs_in_parts_of
 from allocator.applier.layers import ROOT, Unit, uncovered, units
 from allocator.applier.modules import is_compressed, runs_in_parts
 from allocator.applier.opening import Opening
@@ -100,7 +101,7 @@ def _plan(model: nn.Module, solution: HasActions | PlainSolution) -> tuple[Step,
                         f"weight of {', '.join(unit.modules)} belongs to group {claimed[unit.name]!r} too; "
                         "tied modules must be in one group"
                     )
-                _check(model, unit, action)
+                require_doable(model, unit, action)
                 steps.append(Step(group, unit, action))
         except ActionError as error:
             raise ActionError(f"group {group!r}: {error}") from error
@@ -135,16 +136,22 @@ def _by_identity(model: nn.Module, name: str, by_module: Mapping[str, Unit]) -> 
     raise ActionError(f"module {name!r} cannot be compressed ({why})")
 
 
-def _check(model: nn.Module, unit: Unit, action: Action) -> None:
+def require_doable(model: nn.Module, unit: Unit, action: Action) -> None:
+    """Raise ActionError, naming the module and the reason, unless an action can be done to a weight and its modules."""
     try:
         action.check(unit.layer)
     except ActionError as error:
         raise ActionError(f"module {unit.name!r}: {error}") from error
-    if isinstance(action, Factored):
-        for name in unit.modules:
-            module = model.get_submodule(name)
-            if not runs_in_parts(module):
-                raise ActionError(
-                    f"module {name!r}: {type(module).__name__} has a forward of its own, so several layers cannot "
-                    "stand in for it; quantize or keep it"
-                )
+    in_parts = runs_in_parts_of(action)
+    for name in unit.modules:
+        module = model.get_submodule(name)
+        if isinstance(action, Corrected) and isinstance(module, nn.Embedding):
+            raise ActionError(
+                f"module {name!r}: an embedding looks rows up, and its outputs have no bias to correct; use the action "
+                f"of this weight by itself: {action.action.to_json()}"
+            )
+        if in_parts and not runs_in_parts(module):
+            raise ActionError(
+                f"module {name!r}: {type(module).__name__} has a forward of its own, so several layers cannot "
+                "stand in for it; quantize or keep it"
+            )

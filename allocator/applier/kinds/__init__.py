@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from allocator.actions import Action
+from allocator.applier.kinds.corrected import CorrectedKind
 from allocator.applier.kinds.cp import CpKind
 from allocator.applier.kinds.keep import KeepKind
 from allocator.applier.kinds.kind import FactoredKind, Kind
@@ -16,9 +17,10 @@ from allocator.applier.kinds.tucker2 import Tucker2Kind
 from allocator.applier.kinds.unify import UnifyKind
 from allocator.errors import ActionError
 
-__all__ = ["KINDS", "FactoredKind", "Kind", "kind_of"]
+__all__ = ["KINDS", "FactoredKind", "Kind", "kind_of", "runs_in_parts_of"]
 
 KINDS: Mapping[str, Kind] = {
+    "corrected": CorrectedKind(),
     "cp": CpKind(),
     "keep": KeepKind(),
     "low_rank": LowRankKind(),
@@ -37,4 +39,9 @@ def kind_of(action: Action) -> Kind:
         raise ActionError(
             f"action kind {action.kind!r} has no arithmetic in the applier; known: {', '.join(sorted(KINDS))}"
         )
-    return found
+    return found.of(action)
+
+
+def runs_in_parts_of(action: Action) -> bool:
+    """Whether the layer that an action is done to becomes several; ActionError as `kind_of`."""
+    return isinstance(kind_of(action), FactoredKind)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from allocator.actions import Layer, Part
+from allocator.actions import Action, Layer, Part
 from allocator.applier.weight import Weight
 from allocator.errors import UnavailableError
 
@@ -23,12 +23,10 @@ class Kind(ABC):
 
     Attributes:
         slow: making the stored form takes so long that it is kept where the same choice is asked for again.
-        shifts: some actions of the kind add something to every output.
         needs: the module, if any, without which `store` cannot work; `restore` works without.
     """
 
     slow: ClassVar[bool] = False
-    shifts: ClassVar[bool] = False
     needs: ClassVar[str] = ""
 
     def ready(self) -> None:
@@ -38,6 +36,10 @@ class Kind(ABC):
                 f"this action is worked out by '{self.needs}', which is not installed; pip install "
                 "'compression-allocator[torch]'"
             )
+
+    def of(self, action: Any) -> Kind:
+        """The kind that does just this action: itself, unless it depends on an action inside."""
+        return self
 
     @abstractmethod
     def store(self, weight: Weight, action: Any) -> Tensor:
@@ -105,6 +107,16 @@ class FactoredKind(Kind):
     def restore(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor:
         """The product of the parts."""
         return self.product(self.parts(buffer, action, layer), action, layer)
+
+
+def stored(weight: Weight, action: Action) -> Tensor:
+    """The stored form of an action on a weight, made once where that takes long; to be read only."""
+    from allocator.applier.kinds import kind_of
+
+    kind = kind_of(action)
+    if not kind.slow:
+        return kind.store(weight, action)
+    return weight.remember(("stored", repr(action)), lambda: kind.store(weight, action))
 
 
 def as_bytes(numbers: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from allocator.actions import Layer, Quantize
 from allocator.applier import kernels
+from allocator.applier.codes import Encoded, decode, decode_rows_, encode_into, scale_dtype
+from allocator.applier.compensated import encode_compensated
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
-from allocator.applier.packing import packed_bytes, unpack_bits, unpack_rows
-from allocator.applier.quantizer import decode, decode_rows_, encode, encode_into, fit, scale_dtype
+from allocator.applier.packing import pack_bits, packed_bytes, unpack_bits, unpack_rows
+from allocator.applier.quantizer import encode, fitted
 from allocator.applier.weight import Weight
 
 _CHUNK = 1 << 18
@@ -17,15 +19,20 @@ _CHUNK = 1 << 18
 
 
 class QuantizeKind(Kind):
-    """See `Quantize`; the arithmetic is in `allocator.applier.quantizer`."""
+    """See `Quantize`; the arithmetic is in `allocator.applier.quantizer` and, for gptq, `compensated`."""
 
     def store(self, weight: Weight, action: Quantize) -> Tensor:
         """The stream of codes, then the scales, then (asymmetric) the minima."""
         matrix = weight.matrix
-        scales, minima = fit(matrix, action)
         buffer = torch.empty(action.stored_bytes(weight.layer), dtype=torch.uint8, device=matrix.device)
         stream, *places = _parts(buffer, action, weight.layer)
-        encode_into(stream, action.bits, matrix, scales, minima, action)
+        if action.method == "gptq":
+            encoded = _compensated(weight, action)
+            scales, minima = encoded.scales, encoded.minima
+            stream.copy_(pack_bits(encoded.codes, action.bits))
+        else:
+            scales, minima = fitted(matrix, action)
+            encode_into(stream, action.bits, matrix, scales, minima, action)
         for place, numbers in zip(places, (scales, minima), strict=False):
             assert numbers is not None, "minima have a place where there are some"
             place.copy_(as_bytes(numbers))
@@ -61,7 +68,13 @@ class QuantizeKind(Kind):
 
     def approximate(self, weight: Weight, action: Quantize) -> Tensor:
         """Without the way through the stream of bits."""
-        return decode(encode(weight.matrix, action), action)
+        compensated = action.method == "gptq"
+        return decode(_compensated(weight, action) if compensated else encode(weight.matrix, action), action)
+
+
+def _compensated(weight: Weight, action: Quantize) -> Encoded:
+    """gptq takes long enough to be done once for each action on a weight."""
+    return weight.remember(("quantize", repr(action)), lambda: encode_compensated(weight, action))
 
 
 def _parts(buffer: Tensor, action: Quantize, layer: Layer) -> tuple[Tensor, ...]:

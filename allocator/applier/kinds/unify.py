@@ -9,7 +9,7 @@ from allocator.actions import Layer, Unify
 from allocator.applier.importance import importance
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.packing import pack_bits, packed_bytes, unpack_bits
-from allocator.applier.scales import narrow
+from allocator.applier.stored_scales import narrow
 from allocator.applier.weight import Weight
 from allocator.errors import ActionError
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from allocator.actions import Keep, Layer, LowRank, NumberFormat, Quantize, Unify
+from allocator.actions import Corrected, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, statistics_of
 from allocator.errors import ActionError
 
 CONV = Layer("conv2d", (64, 3, 3, 3), positions=1024)
@@ -43,6 +43,21 @@ def test_groups_run_along_a_row_and_the_last_is_ragged(scheme: str, group_size: 
     scales = sum(1 for _ in range(3) for start in range(0, 10, group_size) if start < 10)
     numbers = scales * (2 if scheme == "asymmetric" else 1)
     assert action.stored_bytes(layer) == math.ceil(3 * 10 * 3 / 8) + numbers * (2 if scale_dtype == "float16" else 4)
+
+
+def test_corrections_are_two_bytes_a_row_each_and_multiply_nothing() -> None:
+    for action in (Quantize(bits=3), LowRank(rank=4, left=Keep(dtype="float16"), right=Quantize(bits=8))):
+        shift, both = Corrected(action=action), Corrected(action=action, variance=True)
+        assert [one.stored_bytes(CONV) - action.stored_bytes(CONV) for one in (shift, both)] == [2 * 64, 4 * 64]
+        assert both.macs(CONV) == action.macs(CONV)
+        assert both.bops(CONV, 8) == action.bops(CONV, 8)
+
+
+def test_what_a_correction_needs_to_know() -> None:
+    assert statistics_of(Corrected(action=Quantize(bits=3))) == {"input_mean"}
+    assert statistics_of(Corrected(action=Quantize(bits=3), variance=True)) == {"input_mean", "input_moment"}
+    assert statistics_of(Corrected(action=Quantize(bits=3, method="gptq"))) == {"input_mean", "input_moment"}
+    assert [statistics_of(Quantize(bits=3, method=m)) for m in ("mse", "gptq")] == [set(), {"input_moment"}]
 
 
 def test_codes_are_one_stream_for_the_whole_tensor() -> None:

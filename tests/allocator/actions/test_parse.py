@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, parse
+from allocator.actions import Action, Corrected, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, parse
 from allocator.errors import ActionError
 
 GOOD: list[dict[str, Any]] = [
@@ -34,6 +34,9 @@ GOOD: list[dict[str, Any]] = [
     {"kind": "unify", "block": 8, "share": 0.5,
      "values": {"kind": "number_format", "format": "mxfp4", "method": "absmax"}},
     {"kind": "unify", "block": 2, "share": 1.0, "values": {"kind": "keep", "dtype": "float16"}, "weighting": "input"},
+    {"kind": "corrected", "action": {"kind": "keep", "dtype": "float16"}, "variance": True},
+    {"kind": "corrected", "action": {"kind": "quantize", "bits": 2, "scheme": "symmetric", "granularity": "channel",
+     "axis": 0, "scale_dtype": "float16", "method": "aciq"}, "variance": False},
 ]  # fmt: skip
 
 
@@ -57,7 +60,7 @@ def test_defaults_make_one_action_of_many_spellings() -> None:
     ternary = parse({"kind": "number_format", "format": "ternary"})
     assert (ternary.method, ternary.granularity, ternary.scale_dtype) == ("mse", "channel", "float16")
     assert parse({"kind": "unify", "block": 2, "share": 1, "values": {"kind": "keep", "dtype": "float16"},
-                  "weighting": "input"}) == parse(GOOD[-1])  # fmt: skip
+                  "weighting": "input"}) == parse(GOOD[-3])  # fmt: skip
 
 
 def test_an_action_passes_through() -> None:
@@ -81,7 +84,7 @@ def test_an_action_passes_through() -> None:
         ({"kind": "quantize", "bits": 4, "group_size": 32}, "only with granularity group"),
         ({"kind": "quantize", "bits": 4, "axis": 1}, "axis"),
         ({"kind": "quantize", "bits": 4, "scale_dtype": "bfloat16"}, "scale_dtype must be one of float16, float32"),
-        ({"kind": "quantize", "bits": 4, "method": "awq"}, "method must be one of rtn, mse"),
+        ({"kind": "quantize", "bits": 4, "method": "awq"}, "method must be one of rtn, mse, aciq, gptq"),
         ({"kind": "quantize", "bits": 4, "rounding": "up"}, "rounding must be one of nearest, floor, ceil, got 'up'"),
         ({"kind": "quantize", "bits": 1, "rounding": "floor"}, "1 bit are signs, which rounding=floor cannot move"),
         ({"kind": "keep", "dtype": "int8"}, "dtype must be one of float32"),
@@ -111,13 +114,24 @@ def test_an_action_passes_through() -> None:
         ({"kind": "number_format", "format": "nf4", "weighting": "input"}, "absmax weighs no errors; use method mse"),
         ({"kind": "number_format", "format": "nf4", "weighting": "fisher"}, "weighting must be one of none, input"),
         ({"kind": "low_rank", "rank": 2, "right": {"kind": "keep"}, "left": {
-            "kind": "number_format", "format": "ternary", "weighting": "input"}}, "left is no layer of its own"),
+            "kind": "number_format", "format": "ternary", "weighting": "input"}}, "left is stored by itself"),
         ({"kind": "unify", "block": 8, "share": 0.5}, "'values' is missing"),
         ({"kind": "unify", "block": 1, "share": 0.5, "values": {"kind": "keep"}}, "block must be an integer ≥ 2"),
         ({"kind": "unify", "block": 8, "share": 0, "values": {"kind": "keep"}}, "share must be a number above 0"),
         ({"kind": "unify", "block": 8, "share": True, "values": {"kind": "keep"}}, "share"),
         ({"kind": "unify", "block": 8, "share": 0.5, "values": {"kind": "unify"}}, "values must be an action of kind"),
         ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are .*keep, .*low_rank, .*quantize"),
+        ({"kind": "quantize", "bits": 4, "method": "gptq", "rounding": "ceil"},
+         "leave rounding out, or take method mse"),
+        ({"kind": "low_rank", "rank": 2, "left": {"kind": "quantize", "bits": 4, "method": "gptq"},
+          "right": {"kind": "keep"}}, "left is stored by itself, .* take another method"),
+        ({"kind": "corrected"}, "'action' is missing"),
+        ({"kind": "corrected", "action": 4}, 'object with a "kind"'),
+        ({"kind": "corrected", "action": {"kind": "keep"}}, "leaves no error to correct"),
+        ({"kind": "corrected", "action": {"kind": "quantize", "bits": 9}}, "bits"),
+        ({"kind": "corrected", "action": {"kind": "corrected", "action": {"kind": "quantize", "bits": 4}}},
+         "say it once"),
+        ({"kind": "corrected", "action": {"kind": "quantize", "bits": 4}, "variance": 1}, "true or false, got 1"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),
     ],
@@ -130,7 +144,17 @@ def test_what_is_wrong_is_named(described: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("action", "layer", "said"),
     [
-        (Quantize(bits=4, method="gptq"), Layer("linear", (4, 4)), "gptq is known but not done yet; use rtn or mse"),
+        (Quantize(bits=4, method="gptq"), Layer("embedding", (4, 4)), "gptq could weigh errors; use method mse"),
+        (
+            Corrected(action=Quantize(bits=4)),
+            Layer("embedding", (4, 4)),
+            "no bias to correct; use its action",
+        ),
+        (
+            Corrected(action=LowRank(rank=5, left=Keep(), right=Keep())),
+            Layer("linear", (4, 9)),
+            "corrected: .*use at most 4",
+        ),
         (Quantize(bits=4, granularity="group", group_size=10), Layer("conv2d", (8, 1, 3, 3), groups=8), "9 weights"),
         (LowRank(rank=5, left=Keep(), right=Keep()), Layer("linear", (4, 9)), "use at most 4"),
         (LowRank(rank=3, left=Keep(), right=Keep()), Layer("conv1d", (4, 4, 3), groups=2), "use at most 2"),

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from allocator.applier import LayerStatistics, units
+
 
 @pytest.fixture(autouse=True)
 def one_thread_and_a_seed() -> Iterator[None]:
@@ -60,6 +62,21 @@ def convolutions() -> Callable[[], Convolutions]:
 @pytest.fixture
 def language_model() -> Callable[[], TiedLanguageModel]:
     return TiedLanguageModel
+
+
+@pytest.fixture
+def made_up() -> Callable[[nn.Module], dict[str, LayerStatistics]]:
+    """Statistics of all layers of a model but embeddings, of random inputs."""
+
+    def make(model: nn.Module) -> dict[str, LayerStatistics]:
+        draw, found = torch.Generator().manual_seed(3), {}
+        for unit in units(model):
+            layer = unit.layer
+            x = torch.randn(layer.groups, 40, layer.columns, generator=draw, dtype=torch.float64) + 0.5
+            found[unit.name] = LayerStatistics(input_moment=x.transpose(1, 2) @ x / 40, input_mean=x.mean(1))
+        return found
+
+    return make
 
 
 @pytest.fixture

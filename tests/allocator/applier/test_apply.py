@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allocator.actions import Factored, Layer, parse
-from allocator.applier import apply_, approximate, units
+from allocator.actions import Layer, parse, statistics_of
+from allocator.applier import Approximator, LayerStatistics, apply_, approximate, units
+from allocator.applier.kinds import runs_in_parts_of
 from allocator.applier.opening import Opening
 from allocator.errors import ActionError
 
@@ -43,15 +44,22 @@ ACTIONS: dict[str, dict[str, Any]] = {
     },
     "ternary": {"kind": "number_format", "format": "ternary", "granularity": "group", "group_size": 7},
     "unify": {"kind": "unify", "block": 4, "share": 0.5, "values": {"kind": "number_format", "format": "mxfp4"}},
+    "2 bits compensated": {"kind": "quantize", "bits": 2, "method": "gptq"},
 }
+ACTIONS["shifted"] = {"kind": "corrected", "action": ACTIONS["2 bits compensated"]}
+ACTIONS["shifted and scaled"] = {"kind": "corrected", "action": ACTIONS["1 bit"], "variance": True}
+ACTIONS["rank shifted"] = {"kind": "corrected", "action": ACTIONS["rank"]}
+ACTIONS["rank shifted and scaled"] = {"kind": "corrected", "action": ACTIONS["rank"], "variance": True}
 Make = Callable[[], nn.Module]
+MadeUp = Callable[[nn.Module], dict[str, LayerStatistics]]
 
 
 def everywhere(model: nn.Module, action: dict[str, Any]) -> dict[str, Any]:
     """The action on every layer that it can be done to."""
     chosen = {}
     for unit in units(model):
-        possible = feasible(action, unit.layer)
+        looked_up = any(isinstance(model.get_submodule(name), nn.Embedding) for name in unit.modules if "." not in name)
+        possible = feasible(action, unit.layer) and not (looked_up and statistics_of(parse(action)))
         chosen[unit.name] = {"action": action if possible else ACTIONS["3 bits"], "modules": unit.modules}
     return chosen
 
@@ -67,21 +75,27 @@ def feasible(action: dict[str, Any], layer: Layer) -> bool:
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
 @pytest.mark.parametrize("name", ["convolutions", "language_model"])
 def test_packed_and_plain_outputs_agree_bit_for_bit(
-    action: dict[str, Any], name: str, request: pytest.FixtureRequest, images: Tensor, ids: Tensor
+    action: dict[str, Any], name: str, request: pytest.FixtureRequest, images: Tensor, ids: Tensor, made_up: MadeUp
 ) -> None:
     model = request.getfixturevalue(name)().eval()
+    known = made_up(model)
     x = images if name == "convolutions" else ids
     solution = everywhere(model, action)
     before = model(x)
-    plain, packed = (apply_(copy.deepcopy(model), solution, packed=p) for p in (False, True))
+    plain, packed = (apply_(copy.deepcopy(model), solution, packed=p, statistics=known) for p in (False, True))
     for context in (torch.enable_grad, torch.no_grad):
         with context():
             assert torch.equal(packed(x), plain(x))
-    if not isinstance(parse(action), Factored):
-        # The reference: overwrite the weights by hand.
-        for unit in units(model):
-            unit.weight.data.copy_(approximate(unit.weight, parse(solution[unit.name]["action"]), unit.layer))
+    if not runs_in_parts_of(parse(action)):
+        # The reference: overwrite the weights by hand, and add to the biases.
         with Opening(model), Opening(plain):
+            for unit in units(model):
+                done, module = parse(solution[unit.name]["action"]), model.get_submodule(unit.modules[0])
+                made = Approximator(unit.weight, unit.layer, known[unit.name])
+                weight, shift = made.approximate(done), made.shift(done)
+                unit.weight.data.copy_(weight)
+                if shift is not None:
+                    module.bias = nn.Parameter(shift if module.bias is None else module.bias + shift)
             assert torch.equal(plain(x), model(x))
     assert torch.equal(plain(x), before) == (action == ACTIONS["full"])
 

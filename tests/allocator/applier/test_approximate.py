@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize
+from allocator.actions import Action, Corrected, Keep, Layer, LowRank, Quantize
 from allocator.applier import Approximator, approximate
 from allocator.errors import ActionError
 
@@ -114,7 +114,8 @@ class _Unknown:
     ("weight", "action", "said"),
     [
         (torch.randn(4, 4), LowRank(rank=5, left=EXACT, right=EXACT), "use at most 4"),
-        (torch.randn(4, 4), Quantize(bits=4, method="gptq"), "gptq"),
+        (torch.randn(4, 4), Quantize(bits=4, method="gptq"), "input moment, which was not given"),
+        (torch.randn(4, 4), Corrected(action=Quantize(bits=4)), "input mean, which was not given"),
         (torch.randn(4, 4), _Unknown(), "'sketch' has no arithmetic"),
         (torch.randn(4, 5), EXACT, r"shape \(4, 5\) but its layer says \(4, 4\)"),
         (torch.full((4, 4), torch.nan), EXACT, "NaN"),

@@ -17,21 +17,23 @@ import torch
 from torch import Tensor, nn
 
 from allocator.actions import parse
-from allocator.applier import apply_, compress, load_compressed, outside_bytes, units
+from allocator.applier import LayerStatistics, apply_, compress, load_compressed, outside_bytes, units
 from allocator.applier.opening import Opening
 from allocator.errors import ActionError, AllocatorError
 
+FULL = {"kind": "keep", "dtype": "float32"}
 HALF = {"kind": "keep", "dtype": "float16"}
 Make = Callable[[], nn.Module]
+MadeUp = Callable[[nn.Module], dict[str, LayerStatistics]]
 
 
-def mixed(model: nn.Module, seed: int, only_bits: int | None = None) -> dict[str, Any]:
+def mixed(model: nn.Module, seed: int, only_bits: int | None = None, measured: bool = False) -> dict[str, Any]:
     """A random allocation: every layer its own action."""
     draw = random.Random(seed)
     chosen: dict[str, Any] = {}
     for unit in units(model):
         choices: list[dict[str, Any]] = [{"kind": "quantize", "bits": b} for b in (1, 2, 3, 4, 8)]
-        choices += [HALF, {"kind": "keep", "dtype": "bfloat16"}, {"kind": "keep", "dtype": "float32"}]
+        choices += [HALF, {"kind": "keep", "dtype": "bfloat16"}, FULL]
         choices.append({"kind": "quantize", "bits": 5, "scheme": "asymmetric", "granularity": "group", "group_size": 3})
         values = {"kind": "number_format", "format": "nf4", "granularity": "group", "group_size": 8, "method": "mse"}
         choices.append({"kind": "unify", "block": 3, "share": 0.4, "values": values})
@@ -49,6 +51,10 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None) -> dict[str
             with contextlib.suppress(ActionError):
                 parse(tensor).check(unit.layer)
                 choices.append(tensor)
+        if measured and "embed" not in unit.modules:
+            inside = [choice for choice in choices if choice != FULL]
+            choices = [{"kind": "corrected", "action": one, "variance": draw.random() < 0.5} for one in inside]
+            choices.append({"kind": "quantize", "bits": 3, "method": "gptq"})
         action = draw.choice(choices) if only_bits is None else {"kind": "quantize", "bits": only_bits}
         chosen[unit.name] = {"action": action, "modules": list(unit.modules)}
     return chosen
@@ -59,10 +65,18 @@ def predicted(model: nn.Module, solution: dict[str, Any]) -> int:
     return stored + outside_bytes(model, units(model))
 
 
+@pytest.mark.parametrize("measured", [False, True])
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["convolutions", "language_model"])
 def test_loading_gives_the_outputs_of_applying(
-    name: str, seed: int, request: pytest.FixtureRequest, images: Tensor, ids: Tensor, tmp_path: Path
+    name: str,
+    seed: int,
+    measured: bool,
+    request: pytest.FixtureRequest,
+    images: Tensor,
+    ids: Tensor,
+    tmp_path: Path,
+    made_up: MadeUp,
 ) -> None:
     make: Make = request.getfixturevalue(name)
     x = images if name == "convolutions" else ids
@@ -70,14 +84,15 @@ def test_loading_gives_the_outputs_of_applying(
     if name == "convolutions":
         model(x)  # so that the norm has running state to store
     model.eval()
-    solution = mixed(model, seed)
+    solution = mixed(model, seed, measured=measured)
+    known = made_up(model) if measured else None
     before = copy.deepcopy(model.state_dict())
-    info = compress(model, solution, tmp_path / "new" / "folder")
+    info = compress(model, solution, tmp_path / "new" / "folder", known)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert info.bytes == (info.path / "model.safetensors").stat().st_size
     assert info.bytes - info.described == predicted(model, solution)
     loaded = load_compressed(make(), info.path).eval()
-    assert torch.equal(loaded(x), apply_(model, solution)(x))
+    assert torch.equal(loaded(x), apply_(model, solution, statistics=known)(x))
 
 
 def test_each_group_is_one_tensor_under_its_own_key(language_model: Make, tmp_path: Path) -> None:

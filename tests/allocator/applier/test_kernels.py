@@ -15,9 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from allocator.actions import Layer, Quantize
 from allocator.applier import kernels
+from allocator.applier.codes import Encoded, decode
 from allocator.applier.kinds.quantize import QuantizeKind
 from allocator.applier.packing import pack_bits, unpack_bits
-from allocator.applier.quantizer import Encoded, decode, encode
+from allocator.applier.quantizer import encode
 from allocator.applier.weight import Weight
 from allocator.engine import WITHOUT, _native
 

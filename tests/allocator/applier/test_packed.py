@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from allocator.actions import (
     Action,
-    Factored,
+    Corrected,
     Keep,
     Layer,
     LowRank,
@@ -25,7 +25,10 @@ from allocator.actions import (
 )
 from allocator.actions.tensor_ranks import attainable
 from allocator.applier import Approximator, approximate, pack, unpack, unpack_parts
+from allocator.applier.kinds import runs_in_parts_of
 from allocator.applier.kinds.low_rank import LowRankKind
+from allocator.applier.packed import unpack_shift
+from allocator.applier.statistics import LayerStatistics
 from allocator.applier.weight import Weight
 from allocator.errors import ActionError
 
@@ -52,7 +55,7 @@ def plain_actions(draw: Any, columns: int) -> Keep | NumberFormat | Quantize:
         granularity=granularity,
         group_size=draw(st.integers(1, columns)) if granularity == "group" else None,
         scale_dtype=draw(st.sampled_from(["float16", "float32"])),
-        method=draw(st.sampled_from(["rtn", "mse"])),
+        method=draw(st.sampled_from(["rtn", "mse", "aciq"])),
     )
 
 
@@ -108,6 +111,10 @@ def cases(draw: Any) -> tuple[Layer, Action, int]:
         action = LowRank(rank=rank, left=draw(plain_actions(rank)), right=draw(plain_actions(layer.columns)))
     elif layer.columns > 1 and draw(st.booleans()):
         action = draw(unified(layer))
+    elif layer.kind != "embedding" and isinstance(action, Quantize) and draw(st.booleans()):
+        action = replace(action, method="gptq")
+    if layer.kind != "embedding" and action != Keep() and draw(st.booleans()):
+        action = Corrected(action=action, variance=draw(st.booleans()))
     return layer, action, draw(st.integers(0, 2**31))
 
 
@@ -123,15 +130,23 @@ def test_the_buffer_has_the_cost_and_unpacks_to_the_approximation(
     layer, action, seed = case
     weight = torch.randn(layer.weight_shape, generator=torch.Generator().manual_seed(seed)) * magnitude
     weight = weight.to(dtype)
-    buffer = pack(weight, action, layer)
+    inputs = torch.randn(5, layer.columns, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 1
+    known = LayerStatistics(input_moment=(inputs.t() @ inputs / 5).unsqueeze(0), input_mean=inputs.mean(0, True))
+    buffer = pack(weight, action, layer, known)
     assert buffer.dtype == torch.uint8
     assert buffer.shape == (action.stored_bytes(layer),)
     got = unpack(buffer, action, layer, dtype)
     assert got.dtype == dtype
-    assert torch.equal(got, approximate(weight, action, layer))
-    if isinstance(action, Factored):
-        wanted = Approximator(weight, layer).parts(action).values()
+    assert got.isfinite().all()
+    assert torch.equal(got, approximate(weight, action, layer, known))
+    approximator = Approximator(weight, layer, known)
+    if runs_in_parts_of(action):
+        wanted = approximator.parts(action).values()
         assert all(map(torch.equal, unpack_parts(buffer, action, layer), wanted))
+    shift = approximator.shift(action)
+    assert (shift is not None) == isinstance(action, Corrected)
+    if shift is not None:
+        assert torch.equal(unpack_shift(buffer, action, layer, torch.float32), shift)
 
 
 def test_layout_is_codes_then_scales_then_minima() -> None:
