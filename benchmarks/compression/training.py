@@ -120,7 +120,9 @@ class Run:
             state = torch.load(self.place, weights_only=True)
             recipe = state["recipe"]
         except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
-            raise AllocatorError(f"{self.place} holds no state of a training ({error}); {way_out}") from error
+            raise AllocatorError(
+                f"{self.place} holds no state of a training ({type(error).__name__}); {way_out}"
+            ) from error
         if recipe != repr(self.recipe):
             raise AllocatorError(f"{self.place} is of {recipe}, not of {self.recipe!r}; {way_out}")
         self.net.load_state_dict(state["net"])
