@@ -38,5 +38,5 @@ class Recipe:
 # make weights of lower rank (Galanti et al. 2022, arXiv 2206.05794).
 RECIPES = {
     fashion_resnet34.NAME: Recipe(make=fashion_resnet34.Resnet34, epochs=40, rate=0.1, decay=5e-4, batch=128),
-    fashion_resnext.NAME: Recipe(make=fashion_resnext.Resnext, epochs=22, rate=0.3, decay=1e-3, batch=64),
+    fashion_resnext.NAME: Recipe(make=fashion_resnext.Resnext, epochs=16, rate=0.3, decay=1e-3, batch=64),
 }
