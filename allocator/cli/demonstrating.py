@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def demo_command(
     name: Annotated[
-        str, typer.Argument(help="digits, minilm, efficientnet-lite0, smollm2, fashion-resnet20 or fashion-vit.")
+        str,
+        typer.Argument(
+            help="digits, minilm, efficientnet-lite0, smollm2, fashion-resnet20, fashion-resnet34, fashion-resnext or "
+            "fashion-vit."
+        ),
     ] = "digits",
     out: Annotated[Path, typer.Option(help="Folder for the problem, solutions and checkpoints.")] = Path("demo-out"),
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

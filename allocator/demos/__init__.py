@@ -17,6 +17,8 @@ DEMOS = {
     "efficientnet-lite0": "EfficientNet-Lite0 on the labelled photos of foolbox",
     "smollm2": "SmolLM2-135M on Wikipedia text",
     "fashion-resnet20": "a ResNet-20 on Fashion-MNIST",
+    "fashion-resnet34": "a narrow ResNet-34 on Fashion-MNIST",
+    "fashion-resnext": "a ResNeXt on Fashion-MNIST",
     "fashion-vit": "a small vision transformer on Fashion-MNIST",
 }
 

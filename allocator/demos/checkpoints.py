@@ -17,8 +17,10 @@ FOLDER = Path(__file__).parent
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
-def load(make: Callable[[], _Network], name: str) -> _Network:
+def load(make: Callable[[], _Network], name: str, trainer: str = "benchmarks.profilers.train") -> _Network:
     """A network with the weights stored under a name, in evaluation mode; the global random state is left alone.
+
+    trainer: the module whose run makes the file, for the text of the error.
 
     Raises:
         AllocatorError: there is no such file, or its tensors are not those of the network.
@@ -29,9 +31,7 @@ def load(make: Callable[[], _Network], name: str) -> _Network:
     try:
         network.load_state_dict({key: _in_memory(tensor) for key, tensor in load_file(path).items()})
     except OSError as error:
-        raise AllocatorError(
-            f"{path} cannot be read ({error}); `python -m benchmarks.profilers.train` makes it"
-        ) from error
+        raise AllocatorError(f"{path} cannot be read ({error}); `python -m {trainer} {name}` makes it") from error
     except RuntimeError as error:
         raise AllocatorError(f"{path} is of another network: {error}") from error
     return network.eval()

@@ -25,7 +25,7 @@ VARIABLE = "ALLOCATOR_FASHION_MNIST"
 
 INSTALLED = Path("usr/share/datasets/fashion-mnist")
 CLONE = Path(__file__).parents[2]
-CALIBRATION, TRAINING, BATCH, EVALUATION_BATCH, SEED = 256, 24_000, 128, 500, 0
+CALIBRATION, TRAINING, VALIDATION, BATCH, EVALUATION_BATCH, SEED = 256, 24_000, 4_000, 128, 500, 0
 MEAN, STD = 0.286, 0.353  # of all training pixels
 
 Split = Literal["train", "t10k"]
@@ -90,16 +90,49 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def training() -> tuple[Tensor, Tensor]:
-    """The 24,000 pictures that the networks here are trained on: the first of a fixed shuffle of the training split."""
+    """The 24,000 pictures that the smaller networks are trained on: the first of a fixed shuffle of the training split.
+
+    They are `fashion_resnet20` and `fashion_vit`.
+    """
+    return _shuffled(slice(TRAINING))
+
+
+def all_but_validation() -> tuple[Tensor, Tensor]:
+    """The 56,000 pictures that the larger networks are trained on: all of the training split that `validation` leaves.
+
+    They are `fashion_resnet34` and `fashion_resnext`. The first 24,000 are those of `training`, in the same order.
+    """
+    return _shuffled(slice(-VALIDATION))
+
+
+def validation() -> Batches:
+    """4,000 pictures of the training split that no network here is trained on: the last of the same fixed shuffle.
+
+    To choose by: an epoch, an option, an allocation. None is among the pictures of `parts`.
+    """
+    return _batches(*_shuffled(slice(-VALIDATION, None)), EVALUATION_BATCH)
+
+
+def parts(calibration: int = CALIBRATION) -> tuple[Batches, Batches]:
+    """(calibration, evaluation): the first pictures of `training`, 256 if no number is said; the test split.
+
+    Raises:
+        AllocatorError: they would reach into `validation`, or none are asked for.
+    """
+    images, classes = all_but_validation() if calibration > TRAINING else training()
+    if not 1 <= calibration <= len(classes):
+        raise AllocatorError(
+            f"{calibration} pictures to calibrate with: take at least 1, and at most the training pictures of "
+            f"Fashion-MNIST less the {VALIDATION} kept for validation"
+        )
+    return _batches(images[:calibration], classes[:calibration], BATCH), _batches(*data("t10k"), EVALUATION_BATCH)
+
+
+def _shuffled(part: slice) -> tuple[Tensor, Tensor]:
+    """A part of the fixed shuffle of the training split."""
     images, classes = data("train")
-    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(SEED))[:TRAINING]
+    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(SEED))[part]
     return images[order], classes[order]
-
-
-def parts() -> tuple[Batches, Batches]:
-    """(calibration, evaluation): the first 256 pictures of `training`; the test split in the order of the file."""
-    images, classes = (tensor[:CALIBRATION] for tensor in training())
-    return _batches(images, classes, BATCH), _batches(*data("t10k"), EVALUATION_BATCH)
 
 
 def _batches(images: Tensor, classes: Tensor, size: int) -> Batches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from allocator.demos import fashion_mnist
+from allocator.demos.basic_block import Block
 from allocator.demos.checkpoints import load
 from allocator.space import Space
 from allocator.workload import Workload
@@ -19,27 +20,6 @@ WIDTH, BLOCKS_PER_STAGE = 8, 3
 def space() -> Space:
     """2 to 8 bits per output channel: 22 layers, 154 choices."""
     return Space.simple(bits=(2, 3, 4, 5, 6, 7, 8), ranks=(), keep=False)
-
-
-class Block(nn.Module):
-    """Two 3 × 3 convolutions around which the input passes by, through a 1 × 1 convolution where the shape changes."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.relu = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] to [N, outputs, H/stride, W/stride]."""
-        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out: Tensor = self.relu(inner + self.shortcut(x))
-        return out
 
 
 class Resnet20(nn.Module):

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -6,10 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from allocator.demos import checkpoints, demo_named, fashion_mnist, fashion_resnet20, fashion_vit
+from allocator.demos import (
+    checkpoints,
+    demo_named,
+    fashion_mnist,
+    fashion_resnet20,
+    fashion_resnet34,
+    fashion_resnext,
+    fashion_vit,
+)
 from allocator.errors import AllocatorError, UnavailableError
 
-NETWORKS = {"fashion-resnet20": fashion_resnet20.Resnet20, "fashion-vit": fashion_vit.Vit}
+NETWORKS = {
+    "fashion-resnet20": fashion_resnet20.Resnet20,
+    "fashion-resnet34": fashion_resnet34.Resnet34,
+    "fashion-resnext": fashion_resnext.Resnext,
+    "fashion-vit": fashion_vit.Vit,
+}
 
 
 def write_idx(path, array):
@@ -97,9 +111,82 @@ def test_calibration_pictures_are_training_pictures_in_a_fixed_shuffle(stand_in)
     assert int(classes[0]) == fashion_mnist.read_idx(stand_in / "train-labels-idx1-ubyte.gz")[order[0]]
 
 
+def digests(images):
+    return {hashlib.sha256(picture.numpy().tobytes()).digest() for picture in images}
+
+
+def test_the_parts_of_the_data_share_no_picture(stand_in, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "VALIDATION", 30)
+    monkeypatch.setattr(fashion_mnist, "TRAINING", 300)
+    held_out = fashion_mnist.validation()
+    images, classes = fashion_mnist.all_but_validation()
+    assert len(images) == len(classes) == 370
+    calibration, evaluation = fashion_mnist.parts(350)
+    assert sum(len(c) for _, c in calibration) == 350
+    shown, kept, judged = (digests(torch.cat([i for i, _ in part])) for part in (calibration, held_out, evaluation))
+    assert (len(shown), len(kept), len(judged)) == (350, 30, 60)
+    assert shown <= digests(images)
+    assert not digests(images) & kept
+    assert not (shown | kept) & judged
+    assert digests(images) | kept == digests(fashion_mnist.data("train")[0])
+    smaller, _ = fashion_mnist.training()
+    assert torch.equal(smaller, images[:300])
+    assert torch.equal(torch.cat([c for _, c in calibration]), classes[:350])
+    for count in (0, 371):
+        with pytest.raises(AllocatorError, match=f"^{count} pictures to calibrate with: take at least 1"):
+            fashion_mnist.parts(count)
+
+
+def test_more_pictures_to_calibrate_with_go_on_where_fewer_end(stand_in):
+    few, more = (fashion_resnext.workload(count).check()["calibration"] for count in (100, 300))
+    assert len(few) == 100
+    assert more[:100] == few
+    assert len(more) == len(set(more)) == 300
+
+
+def test_what_the_real_networks_were_not_trained_on():
+    """Where the data set is: it is no part of the repository."""
+    try:
+        images, classes = fashion_mnist.all_but_validation()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    kept, judged = (
+        digests(torch.cat([i for i, _ in part])) for part in (fashion_mnist.validation(), fashion_mnist.parts()[1])
+    )
+    seen = digests(images)
+    assert (len(seen), len(kept), len(judged), len(classes)) == (56_000, 4_000, 10_000, 56_000)
+    assert not seen & kept
+    assert not (seen | kept) & judged
+
+
+@pytest.mark.parametrize(("name", "floor"), [("fashion-resnet34", 0.92), ("fashion-resnext", 0.92)])
+def test_stored_networks_know_clothes(name, floor):
+    """Where the data set is: the first 1,000 pictures of the test split."""
+    try:
+        images, classes = fashion_mnist.data("t10k")
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    net = demo_named(name).workload().model
+    with torch.no_grad():
+        assert float((net(images[:1000]).argmax(1) == classes[:1000]).double().mean()) >= floor
+
+
+def test_most_of_the_resnext_is_in_its_1_by_1_convolutions():
+    net = fashion_resnext.Resnext()
+    convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    sizes = {kernel: sum(m.weight.numel() for m in convolutions if m.kernel_size == (kernel,) * 2) for kernel in (1, 3)}
+    assert sizes[1] > 0.85 * sum(p.numel() for p in net.parameters())
+    assert {m.groups for m in convolutions if m.kernel_size == (3, 3) and m.in_channels > 1} == {8}
+
+
 @pytest.mark.parametrize(
     ("name", "layers", "choices", "parameters"),
-    [("fashion-resnet20", 22, 154, 68_642), ("fashion-vit", 18, 126, 204_938)],
+    [
+        ("fashion-resnet20", 22, 154, 68_642),
+        ("fashion-resnet34", 37, 259, 751_630),
+        ("fashion-resnext", 23, 161, 529_002),
+        ("fashion-vit", 18, 126, 204_938),
+    ],
 )
 def test_networks_have_the_stated_sizes(stand_in, name, layers, choices, parameters):
     from profilers._plan import plan
@@ -132,8 +219,10 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     with pytest.raises(AllocatorError, match="is of another network"):
         checkpoints.load(fashion_vit.Vit, "fashion-resnet20")
     monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
-    with pytest.raises(AllocatorError, match="train` makes it"):
+    with pytest.raises(AllocatorError, match=r"benchmarks\.profilers\.train fashion-vit` makes it"):
         checkpoints.load(fashion_vit.Vit, "fashion-vit")
+    with pytest.raises(AllocatorError, match=r"benchmarks\.compression\.train fashion-resnext` makes it"):
+        checkpoints.load(fashion_resnext.Resnext, "fashion-resnext", "benchmarks.compression.train")
     net = fashion_vit.Vit()
     torch.nn.init.constant_(net.classes.bias, 1e6)
     with pytest.raises(AllocatorError, match=r"classes\.bias of fashion-vit is not finite in float16"):
