@@ -159,7 +159,7 @@ def test_what_the_real_networks_were_not_trained_on():
     assert not (seen | kept) & judged
 
 
-@pytest.mark.parametrize(("name", "floor"), [("fashion-resnet34", 0.92), ("fashion-resnext", 0.92)])
+@pytest.mark.parametrize(("name", "floor"), [("fashion-resnet34", 0.935), ("fashion-resnext", 0.92)])
 def test_stored_networks_know_clothes(name, floor):
     """Where the data set is: the first 1,000 pictures of the test split."""
     try:
