@@ -11,6 +11,7 @@ from allocator.actions.factored import Factored, Part, Plain
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
 from allocator.actions.low_rank import LowRank
+from allocator.actions.prune import Prune
 from allocator.actions.quantize import Quantize
 from allocator.errors import ActionError
 
@@ -24,13 +25,14 @@ __all__ = [
     "LowRank",
     "Part",
     "Plain",
+    "Prune",
     "Quantize",
     "parse",
     "statistics_of",
 ]
 
 ENTRY_POINTS = "allocator.actions"
-KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, Quantize)}
+KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, Prune, Quantize)}
 
 
 def parse(action: Mapping[str, Any] | Action) -> Action:

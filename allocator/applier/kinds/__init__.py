@@ -8,12 +8,18 @@ from allocator.actions import Action
 from allocator.applier.kinds.keep import KeepKind
 from allocator.applier.kinds.kind import FactoredKind, Kind
 from allocator.applier.kinds.low_rank import LowRankKind
+from allocator.applier.kinds.prune import PruneKind
 from allocator.applier.kinds.quantize import QuantizeKind
 from allocator.errors import ActionError
 
 __all__ = ["KINDS", "FactoredKind", "Kind", "kind_of"]
 
-KINDS: Mapping[str, Kind] = {"keep": KeepKind(), "low_rank": LowRankKind(), "quantize": QuantizeKind()}
+KINDS: Mapping[str, Kind] = {
+    "keep": KeepKind(),
+    "low_rank": LowRankKind(),
+    "prune": PruneKind(),
+    "quantize": QuantizeKind(),
+}
 
 
 def kind_of(action: Action) -> Kind:
