@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
+from allocator.actions import Action, Keep, Layer, LowRank, Prune, Quantize, parse
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
 
@@ -32,6 +32,7 @@ class Rule:
         choices: actions as JSON objects; or ``"pin"``: a group whose only choice is to be kept; or ``"skip"``: no
             group at all, its costs count in the offsets. A low-rank action may give ``fraction`` of the full rank in
             place of ``rank``; its factors are at 8 bits per channel (`FACTOR`) unless ``left`` and ``right`` say else.
+            So are the values of a pruned weight unless ``values`` says else.
         modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
         kinds: layer kinds (linear, conv1d, conv2d, conv3d, embedding); empty: all.
     """
@@ -119,8 +120,8 @@ class Space:
     def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
         """The choices of a layer, None if it is skipped.
 
-        Low-rank choices that cannot be done to the layer or save nothing are left out, and of two with one name
-        (fractions that round to the same rank) the first stays; a group size beyond a row means the whole row.
+        Low-rank choices and pruned ones that cannot be done to the layer or save nothing are left out, and of two with
+        one name (fractions that round to the same rank) the first stays; a group size beyond a row means the whole row.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
@@ -198,6 +199,8 @@ class Space:
 def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     if choice.get("kind") == "low_rank":
         return _low_rank(choice, layer)
+    if choice.get("kind") == "prune":
+        return _prune(choice, layer)
     action = parse(choice)
     name = short_name(action)
     if isinstance(action, Quantize) and action.group_size is not None and action.group_size > layer.columns:
@@ -228,8 +231,26 @@ def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     return MenuItem(name, label + picked, action)
 
 
+def _prune(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+    action = parse({"values": FACTOR, **choice})
+    assert isinstance(action, Prune)
+    name, values = short_name(action), action.values
+    kept = action.values_layer(layer)
+    if isinstance(values, Quantize) and values.group_size is not None and values.group_size > kept.columns:
+        whole = "channel" if kept.rows > 1 else "tensor"
+        action = replace(action, values=replace(values, granularity=whole, group_size=None))
+    try:
+        action.check(layer)
+    except ActionError:
+        return None  # an embedding's inputs, say: the menu is for many layers
+    signs_alone = isinstance(values, Quantize) and values.scheme == "symmetric" and values.bits == 1
+    if isinstance(values, Quantize) and values.bits < 8 and (action.signs == "apart" or signs_alone):
+        values = replace(values, bits=values.bits + 1)  # without pruning it takes a bit more to stand for 0 too
+    return MenuItem(name, name, action) if action.stored_bytes(layer) < values.stored_bytes(layer) else None
+
+
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``."""
+    """What a choice is called: ``int4``, ``int4_ceil``, ``rank16_int8``, ``kept0.5_int4``, ``kept2of4_int4``, ``keep``."""
     if isinstance(action, Keep):
         return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
     if isinstance(action, Quantize):
@@ -242,4 +263,8 @@ def short_name(action: Action) -> str:
         factors = dict.fromkeys((short_name(action.left), short_name(action.right)))
         picked = "" if action.components is None else "_picked"
         return f"rank{action.rank}_{'_'.join(factors)}{picked}"
+    if isinstance(action, Prune):
+        share = f"{action.keep}of{action.block}" if action.density is None else f"{action.density}"
+        ways = {"signs": action.signs == "apart", "input": action.weighting != "none", "fit": action.compensate}
+        return "_".join([f"kept{share}", short_name(action.values), *(way for way, on in ways.items() if on)])
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

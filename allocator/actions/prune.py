@@ -15,6 +15,7 @@ from allocator.actions.quantize import Quantize
 from allocator.errors import ActionError
 
 PATTERNS = ("unstructured", "n_m")
+SIGNS = ("within", "apart")
 WEIGHTINGS = ("none", "input")
 LARGEST_BLOCK = 256
 
@@ -29,9 +30,9 @@ class Prune:
 
     - `unstructured`: the k = max(1, round(density·weights)) most important of the layer. Their places are stored in the
       shortest of four forms, see `allocator.actions.positions.cheapest_form`, chosen by weights and k alone.
-    - `n_m`: of every ``block`` consecutive weights of a row the ``keep`` most important ones; of a shorter last block of
-      m weights ceil(keep·m/block). Their places within the block are stored row by row in ceil(log2 block) bits each,
-      lowest bit first: with keep 2 and block 4 what the sparse matrix units of GPUs read (Mishra et al. 2021,
+    - `n_m`: of every ``block`` consecutive weights of a row the ``keep`` most important ones; of a shorter last block
+      of m weights ceil(keep·m/block). Their places within the block are stored row by row in ceil(log2 block) bits
+      each, lowest bit first: with keep 2 and block 4 what the sparse matrix units of GPUs read (Mishra et al. 2021,
       arXiv 2104.08378), except that these count along input channels, which is along a row only for Linear and 1×1
       layers. Where a bit for each weight is shorter (4 of 8) that is stored.
 
@@ -39,9 +40,13 @@ class Prune:
     as many rows as the weight (`n_m`), with one exception: `quantize` with granularity channel has a scale per row of
     the weight in either case.
 
+    No kept value lies near 0. With ``signs`` `apart` a bit for each tells whether it is ≥ 0, and `values` stores the
+    magnitudes, so that asymmetric codes of b bits spend none of their 2^b levels on that gap: of 1 + b bits in all,
+    ŵ = ±(m + s·code). At 2 bits in all that about halves the squared error of the kept values, or better.
+
     With ``compensate`` the kept weights take over what the others did: each row of kept weights ŵ minimises
-    (w − ŵ) H (w − ŵ)ᵀ, H = E[x xᵀ] of the layer's inputs + 1 % of its mean diagonal, and where values are quantised they
-    are rounded one after the other, each error made good by those still to come (OBC, Frantar & Alistarh 2022,
+    (w − ŵ) H (w − ŵ)ᵀ, H = E[x xᵀ] of the layer's inputs + 1 % of its mean diagonal, and where values are quantised
+    they are rounded one after the other, each error made good by those still to come (OBC, Frantar & Alistarh 2022,
     arXiv 2208.11580; SparseGPT, 2023, arXiv 2301.00774). ``weighting`` and ``compensate`` do not show in what is
     stored; they need statistics of the layer when they are applied.
 
@@ -55,6 +60,7 @@ class Prune:
         values: how kept weights are stored, `keep` or `quantize`.
         weighting: what makes a weight important, none or input.
         compensate: whether the kept weights are fitted again.
+        signs: where the signs are, within the values or apart from them.
 
     >>> Prune(pattern="n_m", keep=2, block=4, values=Quantize(bits=4)).stored_bytes(Layer("linear", (64, 256)))
     6272
@@ -63,7 +69,8 @@ class Prune:
     kind: ClassVar[str] = "prune"
     usage: ClassVar[str] = (
         "pattern: unstructured|n_m, density: 0…1 (with unstructured), keep, block: ≥ 1 (with n_m), "
-        "values: action (keep or quantize), weighting: none|input, compensate: true|false"
+        "values: action (keep or quantize), weighting: none|input, compensate: true|false, "
+        "signs: within|apart"
     )
 
     pattern: str
@@ -73,22 +80,24 @@ class Prune:
     block: int | None = None
     weighting: str = "none"
     compensate: bool = False
+    signs: str = "within"
 
     def __post_init__(self) -> None:
         require_one_of(self.kind, "pattern", self.pattern, PATTERNS)
         require_one_of(self.kind, "weighting", self.weighting, WEIGHTINGS)
+        require_one_of(self.kind, "signs", self.signs, SIGNS)
         if not isinstance(self.compensate, bool):
             raise ActionError(f"action prune: compensate must be true or false, got {self.compensate!r}")
         object.__setattr__(self, "values", plain(self.kind, "values", self.values))
         if statistics_of(self.values):
             raise ActionError(
-                "action prune: values are numbers without inputs of their own, so that nothing can be measured of them; "
-                "take a method that needs no statistics, and compensate, which rounds by those of the layer"
+                "action prune: values are numbers without inputs of their own, so that nothing can be measured of "
+                "them; take a method that needs no statistics, and compensate, which rounds by those of the layer"
             )
         if self.compensate and isinstance(self.values, Quantize) and self.values.rounding != "nearest":
             raise ActionError(
-                f"action prune: compensate picks each code by the errors of the others, so that values cannot be rounded "
-                f"in one direction, {self.values.rounding}; leave rounding out"
+                "action prune: compensate picks each code by the errors of the others, so that values cannot be "
+                f"rounded in one direction, {self.values.rounding}; leave rounding out"
             )
         if self.pattern == "unstructured":
             self._refuse("keep", "block")
@@ -115,13 +124,15 @@ class Prune:
         return read(cls, action)
 
     def to_json(self) -> dict[str, Any]:
-        """Canonical JSON form: weighting and compensate only where there is one."""
+        """Canonical JSON form: weighting, compensate and signs only where they are not what they are by default."""
         out: dict[str, Any] = {"kind": self.kind, "pattern": self.pattern}
         out |= {"density": self.density} if self.pattern == "unstructured" else {"keep": self.keep, "block": self.block}
         out["values"] = self.values.to_json()
         if self.weighting != "none":
             out["weighting"] = self.weighting
-        return {**out, "compensate": True} if self.compensate else out
+        if self.compensate:
+            out["compensate"] = True
+        return out if self.signs == "within" else {**out, "signs": self.signs}
 
     @property
     def statistics(self) -> frozenset[str]:
@@ -185,8 +196,12 @@ class Prune:
         bits = self.kept(layer) * self.place_bits if self.lists_places(layer) else layer.weights
         return -(-bits // 8)
 
+    def sign_bytes(self, layer: Layer) -> int:
+        """Bytes of signs that lie apart."""
+        return -(-self.kept(layer) // 8) if self.signs == "apart" else 0
+
     def stored_bytes(self, layer: Layer) -> int:
-        """Where the kept weights are, and what they are."""
+        """Where the kept weights are, their signs if they lie apart, and what they are."""
         kept = self.values_layer(layer)
         values = self.values.stored_bytes(kept)
         if self.scale_per_row:
@@ -194,12 +209,13 @@ class Prune:
             shared = math.prod(self.values.scale_shape(kept))
             each = (values - self.values.code_bytes(kept)) // shared
             values = self.values.code_bytes(kept) + each * layer.rows
-        return self.position_bytes(layer) + values
+        return self.position_bytes(layer) + self.sign_bytes(layer) + values
 
     def macs(self, layer: Layer) -> int:
         """Kept weights · positions, as a sparse runtime would do them; 0 for an embedding."""
         return self.values_layer(layer).macs
 
     def bops(self, layer: Layer, activation_bits: int = ACTIVATION_BITS) -> int:
-        """Those of the kept weights, at the width of their values."""
-        return self.values.bops(self.values_layer(layer), activation_bits)
+        """Those of the kept weights, at the width of their values and of signs that lie apart."""
+        signs = self.macs(layer) * activation_bits if self.signs == "apart" else 0
+        return self.values.bops(self.values_layer(layer), activation_bits) + signs

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from allocator.actions import Quantize
+from allocator.actions import Prune, Quantize
 from allocator.applier.coded_values import CodedValues
 
 
@@ -18,39 +19,50 @@ class Grid:
     scale: Tensor
     minimum: Tensor | None
     how: Quantize
+    signs_apart: bool
 
     @staticmethod
-    def of(coded: CodedValues, mask: Tensor, how: Quantize) -> Grid:
+    def of(coded: CodedValues, mask: Tensor, action: Prune) -> Grid:
         """Of all kept weights, in their places."""
+        assert isinstance(action.values, Quantize), "only it has codes"
 
         def spread(numbers: Tensor) -> Tensor:
             placed = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
             placed[mask] = numbers.double()[coded.scale_of]
             return placed
 
-        return Grid(spread(coded.scales), None if coded.minima is None else spread(coded.minima), how)
+        minimum = None if coded.minima is None else spread(coded.minima)
+        return Grid(spread(coded.scales), minimum, action.values, action.signs == "apart")
 
     def at(self, rows: Tensor, columns: Tensor) -> Grid:
         """Of the weights in int64 rows [R] and columns [R, m]."""
-        place = rows.unsqueeze(1), columns
-        return Grid(self.scale[place], None if self.minimum is None else self.minimum[place], self.how)
+        return self._part((rows.unsqueeze(1), columns))
 
     def column(self, j: int) -> Grid:
         """Of one column."""
-        return Grid(self.scale[:, j], None if self.minimum is None else self.minimum[:, j], self.how)
+        return self._part((slice(None), j))
+
+    def _part(self, place: tuple[Any, Any]) -> Grid:
+        return replace(self, scale=self.scale[place], minimum=None if self.minimum is None else self.minimum[place])
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """The nearest values that there is a code for."""
+        if self.signs_apart:
+            return torch.where(values < 0, -1.0, 1.0) * self._decoded(self.codes(values))
+        return self._decoded(self.codes(values))
 
     def codes(self, values: Tensor) -> Tensor:
-        """The nearest codes, unsigned as they are stored."""
+        """The codes next to values, as they are stored."""
+        size = values.abs() if self.signs_apart else values
         if self.how.scheme == "symmetric" and self.how.bits == 1:
-            return (values >= 0).double()
+            return (size >= 0).double()
         step = self.scale.masked_fill(self.scale == 0, torch.inf)
         if self.minimum is not None:
-            return ((values - self.minimum) / step).round_().clamp_(0, 2**self.how.bits - 1)
+            return ((size - self.minimum) / step).round_().clamp_(0, 2**self.how.bits - 1)
         top = 2 ** (self.how.bits - 1) - 1
-        return (values / step).round_().clamp_(-top, top).add_(top)
+        return (size / step).round_().clamp_(-top, top).add_(top)
 
-    def values(self, codes: Tensor) -> Tensor:
-        """What codes stand for."""
+    def _decoded(self, codes: Tensor) -> Tensor:
         if self.minimum is not None:
             return self.minimum + self.scale * codes
         return self.scale * (2 * codes - 1 if self.how.bits == 1 else codes - (2 ** (self.how.bits - 1) - 1))

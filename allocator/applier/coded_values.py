@@ -1,8 +1,8 @@
-"""The kept weights of `Prune` as codes with scales of their own: which scale belongs to which, and their stored form."""
+"""The kept weights of `Prune` as codes: which scale belongs to which, and how they are stored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from allocator.actions import Layer, Prune, Quantize
 from allocator.applier.kinds.kind import as_bytes, as_numbers
 from allocator.applier.packing import pack_bits, unpack_bits
+from allocator.applier.positions import write_bitmap
 from allocator.applier.quantizer import Encoded, decode, encode, scale_dtype
 
 
@@ -18,33 +19,36 @@ class CodedValues:
     """Quantised values [k] in the order of their places.
 
     Attributes:
+        signs: bool [k], whether a value is ≥ 0, where codes stand for magnitudes; None where they stand for values.
         codes: uint8 [k].
         scales: [S] in the scale dtype.
         minima: like scales; None when symmetric.
         scale_of: int64 [k]: which scale each value has.
     """
 
+    signs: Tensor | None
     codes: Tensor
     scales: Tensor
     minima: Tensor | None
     scale_of: Tensor
 
-    def rounded_to(self, codes: Tensor) -> CodedValues:
-        """Other codes under the same scales."""
-        return replace(self, codes=codes)
-
     def stored(self, bits: int) -> Tensor:
-        """The stream of codes, then the scales, then (asymmetric) the minima, as `quantize` stores them."""
+        """Signs, codes, scales, minima, those that there are."""
         parts = [pack_bits(self.codes, bits), as_bytes(self.scales)]
-        return torch.cat(parts if self.minima is None else [*parts, as_bytes(self.minima)])
+        if self.minima is not None:
+            parts.append(as_bytes(self.minima))
+        return torch.cat(parts if self.signs is None else [write_bitmap(self.signs), *parts])
 
 
 def code_values(values: Tensor, mask: Tensor, action: Prune, layer: Layer) -> CodedValues:
     """Scales and nearest codes of kept values float32 [k], whose places are marked in bool [rows, columns]."""
     how = action.values
     assert isinstance(how, Quantize), "only it has codes"
+    signs = None
+    if action.signs == "apart":
+        signs, values = values >= 0, values.abs()
     if action.scale_per_row:
-        return _per_row(values, mask.sum(1), how)
+        return _per_row(signs, values, mask.sum(1), how)
     shape = action.values_layer(layer)
     matrix = values.view(shape.rows, shape.columns)
     encoded = encode(matrix, how)
@@ -55,16 +59,16 @@ def code_values(values: Tensor, mask: Tensor, action: Prune, layer: Layer) -> Co
         slots += torch.arange(shape.columns, device=values.device).div_(size, rounding_mode="floor")
         slots += groups * torch.arange(shape.rows, device=values.device).unsqueeze(1)
     minima = None if encoded.minima is None else encoded.minima.reshape(-1)
-    return CodedValues(encoded.codes.view(-1), encoded.scales.reshape(-1), minima, slots.view(-1))
+    return CodedValues(signs, encoded.codes.view(-1), encoded.scales.reshape(-1), minima, slots.view(-1))
 
 
-def _per_row(values: Tensor, counts: Tensor, how: Quantize) -> CodedValues:
+def _per_row(signs: Tensor | None, values: Tensor, counts: Tensor, how: Quantize) -> CodedValues:
     """Rows of equal length are quantised together; a row without kept weights has scale 0 (and minimum 0)."""
     starts = counts.cumsum(0) - counts
     codes = torch.empty_like(values, dtype=torch.uint8)
     scales = torch.zeros(len(counts), dtype=scale_dtype(how), device=values.device)
     minima = torch.zeros_like(scales) if how.scheme == "asymmetric" else None
-    for count in counts.unique().tolist():
+    for count in sorted(set(counts.tolist())):
         rows = (counts == count).nonzero().view(-1)
         if count:
             at = starts[rows].unsqueeze(1) + torch.arange(count, device=values.device)
@@ -73,11 +77,11 @@ def _per_row(values: Tensor, counts: Tensor, how: Quantize) -> CodedValues:
             scales[rows] = encoded.scales[:, 0]
             if minima is not None and encoded.minima is not None:
                 minima[rows] = encoded.minima[:, 0]
-    return CodedValues(codes, scales, minima, torch.repeat_interleave(counts))
+    return CodedValues(signs, codes, scales, minima, torch.repeat_interleave(counts))
 
 
 def restore_per_row(buffer: Tensor, mask: Tensor, action: Prune) -> Tensor:
-    """float32 [rows, columns], 0 where nothing was kept, of values with a scale per row of the weight."""
+    """float32 [rows, columns], 0 where nothing was kept, of codes with a scale per row of the weight; no signs yet."""
     how = action.values
     assert isinstance(how, Quantize), "only it has codes"
     kept = int(mask.sum())

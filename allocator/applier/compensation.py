@@ -3,15 +3,16 @@
 The fit: with S the columns that a row w keeps, (w − ŵ) H (w − ŵ)ᵀ is least for ŵ_S = H_SS⁻¹ (H w)_S, and grows by
 e H_SS eᵀ when e is added to it.
 
-The rounding: with H_SS = L Lᵀ (L lower triangular) that is Σ_j (Σ_{i ≥ j} e_i L_ij)². So values are settled from the last
-to the first: ŵ_j − Σ_{i > j} (…) is what would make term j zero, and what is between it and the nearest code is left for
-those before it to make good. That is GPTQ's greedy rounding with its columns the other way round and no inverse.
+The rounding: with H_SS = L Lᵀ (L lower triangular) that is Σ_j (Σ_{i ≥ j} e_i L_ij)², e what is rounded away. So values
+are settled from the last to the first: each becomes the code next to what would make its term zero, and what lies
+between the two is left for those before it to make good. That is GPTQ's greedy rounding (Frantar et al. 2022,
+arXiv 2210.17323) with its columns the other way round and no inverse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,8 +58,9 @@ class _Rows:
         rows = self.rows.unsqueeze(1).expand_as(self.columns)
         matrix[rows[self.real], self.columns[self.real]] = values[self.real]
 
-    def cost(self, error: Tensor) -> Tensor:
-        """[R]: e L Lᵀ eᵀ."""
+    def cost(self, values: Tensor) -> Tensor:
+        """[R]: e L Lᵀ eᵀ of values [R, m] beside the best ones."""
+        error = (values - self.fitted).masked_fill(~self.real, 0)
         return (error.unsqueeze(1) @ self.lower).square().sum((1, 2))
 
 
@@ -74,23 +76,21 @@ def compensated(weight: Weight, mask: Tensor, action: Prune) -> Tensor | CodedVa
         ActionError: the second moment was not measured.
     """
     metric = weight.remember(("prune", "metric"), lambda: _metric(weight, action))
-    fitted = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
+    found = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
     for batch in _batches(weight, mask, metric):
-        batch.put(batch.fitted, fitted)
-    values = fitted[mask].to(torch.float32)
+        batch.put(batch.fitted, found)
+    values = found[mask].to(torch.float32)
     if not isinstance(action.values, Quantize):
         return values
     coded = code_values(values, mask, action, weight.layer)
-    codes = torch.zeros_like(mask, dtype=torch.uint8)
-    codes[mask] = coded.codes
-    grid = Grid.of(coded, mask, action.values)
+    grid = Grid.of(coded, mask, action)
     for batch in _batches(weight, mask, metric):
         local = grid.at(batch.rows, batch.columns)
-        nearest = local.codes(batch.fitted)
-        settled = _settled(batch, local)
-        costs = [batch.cost((local.values(c) - batch.fitted).masked_fill(~batch.real, 0)) for c in (nearest, settled)]
-        batch.put(torch.where((costs[1] < costs[0]).unsqueeze(1), settled, nearest).to(torch.uint8), codes)
-    return coded.rounded_to(codes[mask])
+        nearest, settled = local.nearest(batch.fitted), _settled(batch, local)
+        better = batch.cost(settled) < batch.cost(nearest)
+        batch.put(torch.where(better.unsqueeze(1), settled, nearest), found)
+    signs = None if coded.signs is None else found[mask] >= 0
+    return replace(coded, signs=signs, codes=grid.codes(found)[mask].to(torch.uint8))
 
 
 def _metric(weight: Weight, action: Prune) -> Tensor:
@@ -159,19 +159,17 @@ def _together(rows: Tensor, matrix: Tensor, mask: Tensor, metric: Tensor, order:
 
 
 def _settled(batch: _Rows, grid: Grid) -> Tensor:
-    """Codes [R, m], settled from the last column to the first."""
+    """Values [R, m] on the grid, settled from the last column to the first."""
     fitted, lower, real = batch.fitted, batch.lower, batch.real
-    codes, error, pull = (torch.zeros_like(fitted) for _ in range(3))
+    values, error, pull = (torch.zeros_like(fitted) for _ in range(3))
     diagonal = lower.diagonal(dim1=1, dim2=2)
     for stop in range(fitted.shape[1], 0, -_BLOCK):
         start = max(0, stop - _BLOCK)
         for j in range(stop - 1, start - 1, -1):
-            here = grid.column(j)
             owed = pull[:, j] + (error[:, j + 1 : stop] * lower[:, j + 1 : stop, j]).sum(1)
-            codes[:, j] = here.codes(fitted[:, j] + owed / diagonal[:, j])
-            error[:, j] = (fitted[:, j] - here.values(codes[:, j])).masked_fill_(~real[:, j], 0)
+            values[:, j] = grid.column(j).nearest(fitted[:, j] + owed / diagonal[:, j])
+            error[:, j] = (fitted[:, j] - values[:, j]).masked_fill_(~real[:, j], 0)
         if start:
-            below = lower[:, start:stop, :start]
-            part = error[:, start:stop]
+            below, part = lower[:, start:stop, :start], error[:, start:stop]
             pull[:, :start] += part @ below[0] if len(below) == 1 else (part.unsqueeze(1) @ below).squeeze(1)
-    return codes
+    return values

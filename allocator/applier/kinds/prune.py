@@ -10,6 +10,7 @@ from allocator.applier.coded_values import code_values, restore_per_row
 from allocator.applier.compensation import compensated
 from allocator.applier.importance import kept
 from allocator.applier.kinds.kind import Kind
+from allocator.applier.packing import unpack_bits
 from allocator.applier.positions import read_bitmap, read_mask, read_places, write_bitmap, write_mask, write_places
 from allocator.applier.weight import Weight
 
@@ -18,19 +19,10 @@ class PruneKind(Kind):
     """See `Prune`."""
 
     def store(self, weight: Weight, action: Prune) -> Tensor:
-        """The places of the kept weights, then their values."""
-        if not action.compensate:
-            mask = kept(weight, action)
-            return _stored(mask, weight.matrix[mask], action, weight.layer)
-        return weight.remember(("prune", repr(action)), lambda: self._compensated(weight, action))
-
-    def _compensated(self, weight: Weight, action: Prune) -> Tensor:
-        mask = kept(weight, action)
-        found = compensated(weight, mask, action)
-        if isinstance(found, Tensor):
-            return _stored(mask, found, action, weight.layer)
-        assert isinstance(action.values, Quantize), "only it has codes"
-        return torch.cat([_places(mask, action, weight.layer), found.stored(action.values.bits)])
+        """The places of the kept weights, their signs if they lie apart, then their values."""
+        if action.compensate:  # takes long, and is asked for again
+            return weight.remember(("prune", repr(action)), lambda: _stored(weight, action))
+        return _stored(weight, action)
 
     def restore(self, buffer: Tensor, action: Prune, layer: Layer) -> Tensor:
         """Zeros, and the values in their places."""
@@ -38,22 +30,34 @@ class PruneKind(Kind):
 
         at = action.position_bytes(layer)
         mask = _mask(buffer[:at], action, layer)
+        end = at + action.sign_bytes(layer)
         if action.scale_per_row:
-            return restore_per_row(buffer[at:], mask, action)
-        values = kind_of(action.values).restore(buffer[at:], action.values, action.values_layer(layer))
-        return torch.zeros_like(mask, dtype=torch.float32).masked_scatter_(mask, values)
+            matrix = restore_per_row(buffer[end:], mask, action)
+        else:
+            values = kind_of(action.values).restore(buffer[end:], action.values, action.values_layer(layer))
+            matrix = torch.zeros_like(mask, dtype=torch.float32).masked_scatter_(mask, values)
+        if action.signs == "apart":
+            negative = unpack_bits(buffer[at:end], 1, action.kept(layer)) == 0
+            matrix[torch.zeros_like(mask).masked_scatter_(mask, negative)] *= -1
+        return matrix
 
 
-def _stored(mask: Tensor, values: Tensor, action: Prune, layer: Layer) -> Tensor:
+def _stored(weight: Weight, action: Prune) -> Tensor:
     from allocator.applier.kinds import kind_of
 
-    places = _places(mask, action, layer)
-    if action.scale_per_row:
-        assert isinstance(action.values, Quantize), "only it has scales"
-        return torch.cat([places, code_values(values, mask, action, layer).stored(action.values.bits)])
-    shape = action.values_layer(layer)
-    matrix = Weight(values.view(shape.weight_shape), shape)
-    return torch.cat([places, kind_of(action.values).store(matrix, action.values)])
+    mask = kept(weight, action)
+    places = _places(mask, action, weight.layer)
+    values = compensated(weight, mask, action) if action.compensate else weight.matrix[mask]
+    how = action.values
+    if isinstance(how, Quantize):
+        coded = code_values(values, mask, action, weight.layer) if isinstance(values, Tensor) else values
+        return torch.cat([places, coded.stored(how.bits)])
+    assert isinstance(values, Tensor), "only codes come in another form"
+    signs = values.new_empty(0, dtype=torch.uint8)
+    if action.signs == "apart":
+        signs, values = write_bitmap(values >= 0), values.abs()
+    shape = action.values_layer(weight.layer)
+    return torch.cat([places, signs, kind_of(how).store(Weight(values.view(shape.weight_shape), shape), how)])
 
 
 def _places(mask: Tensor, action: Prune, layer: Layer) -> Tensor:
