@@ -250,7 +250,7 @@ def _prune(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
 
 
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_ceil``, ``rank16_int8``, ``kept0.5_int4``, ``kept2of4_int4``, ``keep``."""
+    """What a choice is called: ``int4``, ``int4_ceil``, ``rank16_int8``, ``kept0.5_int4``, ``kept2of4_int4``, …"""
     if isinstance(action, Keep):
         return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
     if isinstance(action, Quantize):

@@ -45,10 +45,11 @@ class Prune:
     ŵ = ±(m + s·code). At 2 bits in all that about halves the squared error of the kept values, or better.
 
     With ``compensate`` the kept weights take over what the others did: each row of kept weights ŵ minimises
-    (w − ŵ) H (w − ŵ)ᵀ, H = E[x xᵀ] of the layer's inputs + 1 % of its mean diagonal, and where values are quantised
-    they are rounded one after the other, each error made good by those still to come (OBC, Frantar & Alistarh 2022,
-    arXiv 2208.11580; SparseGPT, 2023, arXiv 2301.00774). ``weighting`` and ``compensate`` do not show in what is
-    stored; they need statistics of the layer when they are applied.
+    (w − ŵ) H (w − ŵ)ᵀ, H = E[x xᵀ] of the layer's inputs + 1 % of its mean diagonal. They are chosen in rounds, from
+    the values as fitted after the round before; and where they are quantised they are rounded one after the other, each
+    error made good by those still to come (after OBC, Frantar & Alistarh 2022, arXiv 2208.11580, and SparseGPT, 2023,
+    arXiv 2301.00774). ``weighting`` and ``compensate`` do not show in what is stored; they need statistics of the layer
+    when they are applied.
 
     Only a runtime with sparse kernels gains by the multiply-accumulates that are saved; ours unpacks to a dense matrix.
 

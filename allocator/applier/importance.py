@@ -11,21 +11,25 @@ from allocator.applier.weight import Weight
 
 
 def kept(weight: Weight, action: Prune) -> Tensor:
-    """bool [rows, columns]: the weights that stay, as many as `Prune.kept` says."""
-    importance = _importance(weight, action)
-    if action.pattern == "n_m":
-        return _of_blocks(importance, action, weight.layer)
-    return _largest(importance.view(-1), action.kept(weight.layer)).view_as(importance)
+    """bool [rows, columns]: the weights that stay, as many as `Prune.kept` says, by the values that they have."""
+    return most_important(importance(weight.matrix, weight, action), action, weight.layer)
 
 
-def _importance(weight: Weight, action: Prune) -> Tensor:
-    """[rows, columns], ≥ 0."""
+def importance(values: Tensor, weight: Weight, action: Prune) -> Tensor:
+    """[rows, columns], ≥ 0, a new tensor: |w|, or |w|·√E[x²] of its column, of a weight's values or of better ones."""
     if action.weighting == "none":
-        return weight.matrix.abs()
+        return values.abs()
     moment = require(weight.statistics, "input_moment", action).double()
     size = moment.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()  # [groups, columns]
-    blocks = weight.matrix.double().abs_().view(weight.layer.groups, -1, weight.layer.columns)
-    return blocks.mul_(size.unsqueeze(1)).view(weight.layer.rows, -1)
+    blocks = values.double().abs().view(weight.layer.groups, -1, weight.layer.columns)
+    return (blocks * size.unsqueeze(1)).view(weight.layer.rows, -1)
+
+
+def most_important(found: Tensor, action: Prune, layer: Layer) -> Tensor:
+    """bool [rows, columns]: as many as an action keeps, by importance [rows, columns]; the first of equal ones."""
+    if action.pattern == "n_m":
+        return _of_blocks(found, action, layer)
+    return _largest(found.view(-1), action.kept(layer)).view_as(found)
 
 
 def _largest(importance: Tensor, k: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from allocator.actions import Layer, Prune, Quantize
 from allocator.applier.coded_values import code_values, restore_per_row
-from allocator.applier.compensation import compensated
+from allocator.applier.compensation import chosen, compensated
 from allocator.applier.importance import kept
 from allocator.applier.kinds.kind import Kind
 from allocator.applier.packing import unpack_bits
@@ -45,7 +45,7 @@ class PruneKind(Kind):
 def _stored(weight: Weight, action: Prune) -> Tensor:
     from allocator.applier.kinds import kind_of
 
-    mask = kept(weight, action)
+    mask = chosen(weight, action) if action.compensate else kept(weight, action)
     places = _places(mask, action, weight.layer)
     values = compensated(weight, mask, action) if action.compensate else weight.matrix[mask]
     how = action.values
