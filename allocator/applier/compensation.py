@@ -20,13 +20,12 @@ from allocator.actions import Prune, Quantize
 from allocator.applier.code_grid import Grid
 from allocator.applier.coded_values import CodedValues, code_values
 from allocator.applier.importance import importance, most_important
-from allocator.applier.row_fit import FittedRows, fits
-from allocator.applier.weight import Weight
+from allocator.applier.row_fit import Factored, factored, fit
+from allocator.applier.weight import LARGEST, Weight
 
 ROUNDS = 8
 """In which weights are chosen: each keeps the same share of those that the one before left. Twice as many take twice as
 long for 5 % less error."""
-_ROUGH = 1e-3  # how well wide layers are fitted between rounds, where only the order of the values counts
 _BLOCK = 64  # columns that are settled one by one before the others hear of them
 
 
@@ -43,10 +42,8 @@ def chosen(weight: Weight, action: Prune) -> Tensor:
 def _chosen(weight: Weight, action: Prune) -> Tensor:
     mask = torch.ones_like(weight.matrix, dtype=torch.bool)
     for stage in _stages(action):
-        values = weight.matrix.double()
-        if not mask.all():  # with all of them kept nothing changes
-            for batch in fits(weight, mask, action, _ROUGH):
-                batch.put(batch.fitted, values)
+        # With all of them kept the fit is the weight itself; later only the order of the values counts.
+        values = weight.matrix if mask.all() else fit(weight, mask, action, rough=True)
         mask = most_important(importance(values, weight, action).masked_fill_(~mask, -1), stage, weight.layer)
     return mask
 
@@ -74,35 +71,43 @@ def compensated(weight: Weight, mask: Tensor, action: Prune) -> Tensor | CodedVa
     Raises:
         ActionError: the second moment was not measured.
     """
-    found = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
-    for batch in fits(weight, mask, action):
-        batch.put(batch.fitted, found)
-    values = found[mask].to(torch.float32)
+    fitted = fit(weight, mask, action).clamp_(-LARGEST, LARGEST)
+    values = fitted[mask].to(torch.float32)
     if not isinstance(action.values, Quantize):
         return values
     coded = code_values(values, mask, action, weight.layer)
     grid = Grid.of(coded, mask, action)
-    for batch in fits(weight, mask, action):
-        local = grid.at(batch.rows, batch.columns)
-        nearest, settled = local.nearest(batch.fitted), _settled(batch, local)
-        better = batch.cost(settled) < batch.cost(nearest)
-        batch.put(torch.where(better.unsqueeze(1), settled, nearest), found)
+    found = torch.zeros_like(fitted)
+    for some in factored(weight, mask, action):
+        target, here = some.of(fitted), grid.at(some.rows, some.columns)
+        nearest, settled = here.nearest(target), _settled(target, some, here)
+        better = _cost(settled - target, some) < _cost(nearest - target, some)
+        some.put(torch.where(better.unsqueeze(1), settled, nearest), found)
     signs = None if coded.signs is None else found[mask] >= 0
     return replace(coded, signs=signs, codes=grid.codes(found)[mask].to(torch.uint8))
 
 
-def _settled(batch: FittedRows, grid: Grid) -> Tensor:
-    """Values [R, m] on the grid, settled from the last column to the first."""
-    fitted, lower, real = batch.fitted, batch.lower, batch.real
-    values, error, pull = (torch.zeros_like(fitted) for _ in range(3))
+def _cost(error: Tensor, rows: Factored) -> Tensor:
+    """[R]: e L Lᵀ eᵀ of the kept weights' errors [R, m]."""
+    return _times(error.masked_fill(~rows.real, 0), rows.lower).square().sum(1)
+
+
+def _times(error: Tensor, lower: Tensor) -> Tensor:
+    """[R, b] of [R, a] by [R, a, b], or by the one matrix [1, a, b] that all rows share."""
+    return error @ lower[0] if len(lower) == 1 else (error.unsqueeze(1) @ lower).squeeze(1)
+
+
+def _settled(target: Tensor, rows: Factored, grid: Grid) -> Tensor:
+    """Values [R, m] on the grid for target values, settled from the last column to the first."""
+    lower, pruned = rows.lower, ~rows.real
+    values, error, pull = (torch.zeros_like(target) for _ in range(3))
     diagonal = lower.diagonal(dim1=1, dim2=2)
-    for stop in range(fitted.shape[1], 0, -_BLOCK):
+    for stop in range(target.shape[1], 0, -_BLOCK):
         start = max(0, stop - _BLOCK)
         for j in range(stop - 1, start - 1, -1):
             owed = pull[:, j] + (error[:, j + 1 : stop] * lower[:, j + 1 : stop, j]).sum(1)
-            values[:, j] = grid.column(j).nearest(fitted[:, j] + owed / diagonal[:, j])
-            error[:, j] = (fitted[:, j] - values[:, j]).masked_fill_(~real[:, j], 0)
+            values[:, j] = grid.column(j).nearest(target[:, j] + owed / diagonal[:, j])
+            error[:, j] = (target[:, j] - values[:, j]).masked_fill_(pruned[:, j], 0)
         if start:
-            below, part = lower[:, start:stop, :start], error[:, start:stop]
-            pull[:, :start] += part @ below[0] if len(below) == 1 else (part.unsqueeze(1) @ below).squeeze(1)
+            pull[:, :start] += _times(error[:, start:stop], lower[:, start:stop, :start])
     return values

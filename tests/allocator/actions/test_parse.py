@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize, parse
+from allocator.actions import Action, Keep, Layer, LowRank, Prune, Quantize, parse
 from allocator.errors import ActionError
+
+SHARE = {"kind": "prune", "pattern": "unstructured", "values": {"kind": "keep"}}
+NM = {"kind": "prune", "pattern": "n_m", "values": {"kind": "keep"}}
 
 GOOD: list[dict[str, Any]] = [
     {"kind": "quantize", "bits": 2, "scheme": "symmetric", "granularity": "channel", "axis": 0,
@@ -26,6 +29,9 @@ GOOD: list[dict[str, Any]] = [
                "scale_dtype": "float16", "method": "rtn"}},
     {"kind": "low_rank", "rank": 3, "left": {"kind": "keep", "dtype": "float16"},
      "right": {"kind": "keep", "dtype": "float16"}, "components": [0, 4, 5]},
+    {"kind": "prune", "pattern": "unstructured", "density": 0.25, "values": {"kind": "keep", "dtype": "float16"}},
+    {"kind": "prune", "pattern": "n_m", "keep": 2, "block": 4, "values": {"kind": "keep", "dtype": "float16"},
+     "weighting": "input", "compensate": True, "signs": "apart"},
 ]  # fmt: skip
 
 
@@ -85,7 +91,28 @@ def test_an_action_passes_through() -> None:
          "rising"),
         ({"kind": "low_rank", "rank": 1, "left": {"kind": "keep"}, "right": {"kind": "keep"}, "components": "1"},
          "rising"),
-        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are keep, low_rank, quantize"),
+        ({"kind": "fold", "share": 0.5}, "'fold' is unknown; known are keep, low_rank, prune, quantize"),
+        ({"kind": "prune", "pattern": "unstructured", "density": 0.5}, "'values' is missing"),
+        ({**NM, "pattern": "blocks"}, "pattern must be one of unstructured, n_m"),
+        (SHARE, "density must be a number above 0"),
+        ({**SHARE, "density": 0}, "density .*, got 0"),
+        ({**SHARE, "density": 1.1}, "got 1.1"),
+        ({**SHARE, "density": True}, "got True"),
+        ({**SHARE, "density": 0.5, "keep": 2},
+         "keep is not read with pattern unstructured"),
+        ({**NM, "density": 0.5}, "density is not read"),
+        ({**NM, "keep": 2}, "block must be an integer from 2"),
+        ({**NM, "keep": 4, "block": 4}, "keep .* 1 to 3, got 4"),
+        ({**NM, "keep": 0, "block": 4}, "keep .* 1 to 3, got 0"),
+        ({**NM, "keep": 1, "block": 257}, "2 to 256, got 257"),
+        ({**NM, "values": {"kind": "low_rank"}, "keep": 1, "block": 4}, "values must be"),
+        ({**NM, "keep": 1, "block": 4, "weighting": "fisher"},
+         "weighting must be one of none, input, got 'fisher'"),
+        ({**NM, "keep": 1, "block": 4, "compensate": 1},
+         "compensate must be true or false"),
+        ({**NM, "keep": 1, "block": 4, "signs": "no"}, "signs"),
+        ({**NM, "values": {"kind": "quantize", "bits": 4, "rounding": "ceil"}, "keep": 1,
+          "block": 4, "compensate": True}, "cannot be rounded in one direction, ceil"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),
     ],
@@ -108,6 +135,21 @@ def test_what_is_wrong_is_named(described: dict[str, Any], said: str) -> None:
             LowRank(rank=2, left=Quantize(bits=4, granularity="group", group_size=3), right=Keep()),
             Layer("linear", (4, 9)),
             "left: .* 2 weights",
+        ),
+        (
+            Prune(pattern="n_m", keep=1, block=4, values=Quantize(bits=4, granularity="group", group_size=4)),
+            Layer("linear", (4, 12)),
+            "prune: values: .* the 3 weights",
+        ),
+        (
+            Prune(pattern="n_m", keep=1, block=4, values=Keep(), weighting="input"),
+            Layer("embedding", (4, 12)),
+            "looks rows up",
+        ),
+        (
+            Prune(pattern="n_m", keep=1, block=4, values=Keep(), compensate=True),
+            Layer("embedding", (4, 12)),
+            "looks rows up",
         ),
     ],
 )
@@ -135,5 +177,5 @@ def test_a_third_partys_kind_is_found_and_a_broken_one_named(monkeypatch: pytest
     for kind in ("broken", "other"):
         with pytest.raises(ActionError, match=f"'{kind}' is unavailable, because"):
             parse({"kind": kind})
-    with pytest.raises(ActionError, match="known are broken, keep, low_rank, mine, other, quantize"):
+    with pytest.raises(ActionError, match="known are broken, keep, low_rank, mine, other, prune, quantize"):
         parse({"kind": "unheard_of"})

@@ -27,6 +27,8 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "bfloat16": {"kind": "keep", "dtype": "bfloat16"},
     "full": {"kind": "keep", "dtype": "float32"},
     "picked": {"kind": "low_rank", "rank": 1, "components": [1], "left": HALF, "right": HALF},
+    "pruned": {"kind": "prune", "pattern": "unstructured", "density": 0.3, "values": {"kind": "quantize", "bits": 4}},
+    "pruned blocks": {"kind": "prune", "pattern": "n_m", "keep": 2, "block": 4, "values": HALF, "signs": "apart"},
     "rank": {"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}},
 }
 Make = Callable[[], nn.Module]
@@ -198,7 +200,7 @@ def _broken(model: nn.Module) -> nn.Module:
     [
         ({"nowhere": {"action": HALF}}, "group 'nowhere': the model has no module 'nowhere'"),
         ({"g": {"action": HALF, "modules": ["norm"]}}, "group 'g': module 'norm' .* BatchNorm2d"),
-        ({"head": {"action": {"kind": "prune"}}}, "group 'head': action kind 'prune' is unknown"),
+        ({"head": {"action": {"kind": "fold"}}}, "group 'head': action kind 'fold' is unknown"),
         ({"head": {"action": {"kind": "quantize", "bits": 9}}}, "group 'head': .* bits"),
         ({"head": {"action": ACTIONS["rank"] | {"rank": 6}}}, "group 'head': module 'head': .* use at most 5"),
         ({"depthwise": {"action": ACTIONS["rank"]}}, "group 'depthwise': module 'depthwise': .* use at most 1"),

@@ -32,6 +32,9 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None) -> dict[str
         choices: list[dict[str, Any]] = [{"kind": "quantize", "bits": b} for b in (1, 2, 3, 4, 8)]
         choices += [HALF, {"kind": "keep", "dtype": "bfloat16"}, {"kind": "keep", "dtype": "float32"}]
         choices.append({"kind": "quantize", "bits": 5, "scheme": "asymmetric", "granularity": "group", "group_size": 3})
+        choices.append({"kind": "prune", "pattern": "unstructured", "density": 0.2, "values": HALF})
+        bits = {"kind": "quantize", "bits": 2, "scheme": "asymmetric"}
+        choices.append({"kind": "prune", "pattern": "n_m", "keep": 1, "block": 4, "values": bits, "signs": "apart"})
         if unit.layer.groups == 1:
             choices.append({"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}})
         action = draw.choice(choices) if only_bits is None else {"kind": "quantize", "bits": only_bits}
@@ -44,7 +47,7 @@ def predicted(model: nn.Module, solution: dict[str, Any]) -> int:
     return stored + outside_bytes(model, units(model))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("name", ["convolutions", "language_model"])
 def test_loading_gives_the_outputs_of_applying(
     name: str, seed: int, request: pytest.FixtureRequest, images: Tensor, ids: Tensor, tmp_path: Path

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator.actions import Action, Keep, Layer, LowRank, Quantize
+from allocator.actions import Action, Keep, Layer, LowRank, Prune, Quantize
 from allocator.applier import Approximator, approximate, pack, unpack, unpack_parts
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.weight import Weight
@@ -41,16 +41,36 @@ def plain_actions(draw: Any, columns: int) -> Keep | Quantize:
 
 
 @st.composite
+def pruned(draw: Any, layer: Layer) -> Prune:
+    if draw(st.booleans()):
+        density = draw(st.one_of(st.just(1.0), st.floats(1e-3, 1)))
+        kept = max(1, round(density * layer.weights))
+        pattern: dict[str, Any] = {"pattern": "unstructured", "density": density}
+    else:
+        block = draw(st.integers(2, 12))
+        keep = draw(st.integers(1, block - 1))
+        kept = layer.columns // block * keep + math.ceil(keep * (layer.columns % block) / block)
+        pattern = {"pattern": "n_m", "keep": keep, "block": block}
+    return Prune(**pattern, values=draw(plain_actions(kept)), signs=draw(st.sampled_from(["within", "apart"])))
+
+
+@st.composite
 def cases(draw: Any) -> tuple[Layer, Action, int]:
     layer = draw(layers())
     action: Action = draw(plain_actions(layer.columns))
     if draw(st.booleans()):
+        action = draw(pruned(layer))
+    elif draw(st.booleans()):
         rank = draw(st.integers(1, min(layer.rows, layer.columns)))
         action = LowRank(rank=rank, left=draw(plain_actions(rank)), right=draw(plain_actions(layer.columns)))
     return layer, action, draw(st.integers(0, 2**31))
 
 
-@given(cases(), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.sampled_from([1.0, 1e-7, 1e6]))
+@given(
+    cases(),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    st.sampled_from([1.0, 1e-7, 1e6, 1e-30, 1e30]),
+)
 @settings(max_examples=400, deadline=None)
 def test_the_buffer_has_the_cost_and_unpacks_to_the_approximation(
     case: tuple[Layer, Action, int], dtype: torch.dtype, magnitude: float
@@ -86,7 +106,10 @@ def test_left_comes_before_right() -> None:
     assert torch.equal(pack(weight, action, layer), wanted)
 
 
-@pytest.mark.parametrize("action", [Quantize(bits=3), Keep(), LowRank(rank=2, left=Keep(), right=Keep())])
+PRUNED = Prune(pattern="n_m", keep=2, block=4, values=Keep())
+
+
+@pytest.mark.parametrize("action", [Quantize(bits=3), Keep(), LowRank(rank=2, left=Keep(), right=Keep()), PRUNED])
 def test_a_buffer_of_another_size_is_refused(action: Action) -> None:
     layer = Layer("linear", (4, 4))
     buffer = pack(torch.randn(4, 4), action, layer)
