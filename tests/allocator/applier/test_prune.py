@@ -303,3 +303,25 @@ def test_missing_statistics_are_named(more: dict[str, Any]) -> None:
     layer = LAYERS["linear"]
     with pytest.raises(ActionError, match=r"prune: .* input moment, which was not given"):
         approximate(weight_of(layer), Prune(**PATTERNS[0], values=Keep(), **more), layer)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_how_the_work_is_cut_does_not_show(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if wide:
+        monkeypatch.setattr(row_fit, "EXACT_COLUMNS", 0)
+    layer = Layer("linear", (9, 30))
+    statistics = LayerStatistics(input_moment=moment(layer))
+    action = Prune(pattern="unstructured", density=0.6, values=Quantize(bits=3), compensate=True)
+    whole = pack(weight_of(layer), action, layer, statistics)
+    monkeypatch.setattr(compensation, "_BLOCK", 4)
+    monkeypatch.setattr(row_fit, "_NUMBERS", 1)
+    assert torch.equal(pack(weight_of(layer), action, layer, statistics), whole)
+
+
+def test_of_equal_weights_the_first_stay() -> None:
+    layer = Layer("linear", (3, 300))
+    weight = torch.randint(0, 2, (3, 300), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    for pattern in ({"pattern": "unstructured", "density": 0.3}, {"pattern": "n_m", "keep": 50, "block": 200}):
+        action = Prune(**pattern, values=Keep())
+        kept = approximate(weight, action, layer).nonzero().tolist()
+        assert kept == sorted(map(list, kept_by_hand(weight.numpy(), action)))
