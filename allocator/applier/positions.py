@@ -9,7 +9,7 @@ from allocator.actions.positions import EliasFano, cheapest_form
 from allocator.applier.packing import pack_bits, unpack_bits
 from allocator.errors import ActionError
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
 def write_mask(mask: Tensor) -> Tensor:

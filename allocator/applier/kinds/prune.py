@@ -14,6 +14,8 @@ from allocator.applier.packing import unpack_bits
 from allocator.applier.positions import read_bitmap, read_mask, read_places, write_bitmap, write_mask, write_places
 from allocator.applier.weight import Weight
 
+_CHUNK = 1 << 18
+
 
 class PruneKind(Kind):
     """See `Prune`."""
@@ -31,15 +33,22 @@ class PruneKind(Kind):
         at = action.position_bytes(layer)
         mask = _mask(buffer[:at], action, layer)
         end = at + action.sign_bytes(layer)
+        signs = unpack_bits(buffer[at:end], 1, action.kept(layer)) if end > at else None
         if action.scale_per_row:
             matrix = restore_per_row(buffer[end:], mask, action)
-        else:
-            values = kind_of(action.values).restore(buffer[end:], action.values, action.values_layer(layer))
-            matrix = torch.zeros_like(mask, dtype=torch.float32).masked_scatter_(mask, values)
-        if action.signs == "apart":
-            negative = unpack_bits(buffer[at:end], 1, action.kept(layer)) == 0
-            matrix[torch.zeros_like(mask).masked_scatter_(mask, negative)] *= -1
-        return matrix
+            if signs is not None:
+                _negate_(matrix, torch.zeros_like(mask).masked_scatter_(mask, signs == 0))
+            return matrix
+        values = kind_of(action.values).restore(buffer[end:], action.values, action.values_layer(layer))
+        if signs is not None:
+            _negate_(values, signs == 0)
+        return torch.zeros_like(mask, dtype=torch.float32).masked_scatter_(mask, values)
+
+
+def _negate_(values: Tensor, where: Tensor) -> None:
+    """Change signs in place, where bool of as many places says so; in pieces, so that it takes no room that counts."""
+    for piece, here in zip(torch.split(values.view(-1), _CHUNK), torch.split(where.view(-1), _CHUNK), strict=True):
+        piece.mul_(1 - 2 * here.to(torch.float32))
 
 
 def _stored(weight: Weight, action: Prune) -> Tensor:
