@@ -42,7 +42,7 @@ class Prune:
 
     No kept value lies near 0. With ``signs`` `apart` a bit for each tells whether it is ≥ 0, and `values` stores the
     magnitudes, so that asymmetric codes of b bits spend none of their 2^b levels on that gap: of 1 + b bits in all,
-    ŵ = ±(m + s·code). At 2 bits in all that about halves the squared error of the kept values, or better.
+    ŵ = ±(m + s·code). At 2 bits in all that roughly halves the squared error of the kept values.
 
     With ``compensate`` the kept weights take over what the others did: each row of kept weights ŵ minimises
     (w − ŵ) H (w − ŵ)ᵀ, H = E[x xᵀ] of the layer's inputs + 1 % of its mean diagonal. They are chosen in rounds, from
