@@ -14,6 +14,7 @@ from allocator.actions import (
     Layer,
     LowRank,
     NumberFormat,
+    Prune,
     Quantize,
     TensorFormat,
     Unify,
@@ -47,6 +48,7 @@ class Rule:
             place of ``rank``; its factors are at 8 bits per channel (`FACTOR`) unless ``left`` and ``right`` say else.
             tucker2, cp and tt may give ``fraction`` of the layer's numbers in place of ranks, and have such parts too.
             ``multiple`` beside a fraction rounds ranks down to multiples of it, at least one.
+            So are the values of a pruned weight unless ``values`` says else.
         modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
         kinds: layer kinds (linear, conv1d, conv2d, conv3d, embedding); empty: all.
     """
@@ -134,9 +136,9 @@ class Space:
     def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
         """The choices of a layer, None if it is skipped.
 
-        Low-rank choices and tensor formats that cannot be done to the layer or save nothing are left out, so are those
-        that need inputs (gptq, corrected) for an embedding, and of two with one name (fractions that round to the same
-        rank) the first stays; a group size beyond a row means the whole row.
+        Low-rank choices, tensor formats and pruned weights that cannot be done to the layer or save nothing are left
+        out, so are those that need inputs (gptq, corrected) for an embedding, and of two with one name (fractions that
+        round to the same rank) the first stays; a group size beyond a row means the whole row.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
@@ -218,6 +220,8 @@ def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
         return _tensor_format(choice, layer)
     if choice.get("kind") == "corrected":
         return _corrected(choice, layer)
+    if choice.get("kind") == "prune":
+        return _prune(choice, layer)
     action = parse(choice)
     name = short_name(action)
     if layer.kind == "embedding" and statistics_of(action):
@@ -300,8 +304,26 @@ def _ending(action: Action) -> str:
     return "_shift_gain" if isinstance(action, Corrected) and action.variance else "_shift"
 
 
+def _prune(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+    action = parse({"values": FACTOR, **choice})
+    assert isinstance(action, Prune)
+    name, values = short_name(action), action.values
+    kept = action.values_layer(layer)
+    if isinstance(values, Quantize) and values.group_size is not None and values.group_size > kept.columns:
+        whole = "channel" if kept.rows > 1 else "tensor"
+        action = replace(action, values=replace(values, granularity=whole, group_size=None))
+    try:
+        action.check(layer)
+    except ActionError:
+        return None  # an embedding's inputs, say: the menu is for many layers
+    signs_alone = isinstance(values, Quantize) and values.scheme == "symmetric" and values.bits == 1
+    if isinstance(values, Quantize) and values.bits < 8 and (action.signs == "apart" or signs_alone):
+        values = replace(values, bits=values.bits + 1)  # without pruning it takes a bit more to stand for 0 too
+    return MenuItem(name, name, action) if action.stored_bytes(layer) < values.stored_bytes(layer) else None
+
+
 def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``keep``, ``keep_float16``.
+    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``kept0.5_int4``, ``keep``, …
 
     ``int4_shift`` and ``int4_shift_gain`` are corrected.
     """
@@ -334,4 +356,8 @@ def short_name(action: Action) -> str:
         return tensor_menu.name_of(action, short_name)
     if isinstance(action, Corrected):
         return short_name(action.action) + _ending(action)
+    if isinstance(action, Prune):
+        share = f"{action.keep}of{action.block}" if action.density is None else f"{action.density}"
+        ways = {"signs": action.signs == "apart", "input": action.weighting != "none", "fit": action.compensate}
+        return "_".join([f"kept{share}", short_name(action.values), *(way for way, on in ways.items() if on)])
     return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

@@ -14,6 +14,7 @@ from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
 from allocator.actions.low_rank import LowRank
 from allocator.actions.number_format import NumberFormat
+from allocator.actions.prune import Prune
 from allocator.actions.quantize import Quantize
 from allocator.actions.tensor_format import TensorFormat
 from allocator.actions.tt import Tt
@@ -34,6 +35,7 @@ __all__ = [
     "NumberFormat",
     "Part",
     "Plain",
+    "Prune",
     "Quantize",
     "TensorFormat",
     "Tt",
@@ -45,7 +47,7 @@ __all__ = [
 
 ENTRY_POINTS = "allocator.actions"
 KINDS: Mapping[str, type[Action]] = {
-    spec.kind: spec for spec in (Corrected, Cp, Keep, LowRank, NumberFormat, Quantize, Tt, Tucker2, Unify)
+    spec.kind: spec for spec in (Corrected, Cp, Keep, LowRank, NumberFormat, Prune, Quantize, Tt, Tucker2, Unify)
 }
 
 

@@ -57,6 +57,20 @@ def test_simple_options_reach_every_width():
         ),
         ({"kind": "unify", "block": 8, "share": 0.25, "values": FOUR}, "unify8_25%_int4"),
         ({"kind": "unify", "block": 4, "share": 0.5, "values": KEEP, "weighting": "input"}, "unify4_50%_keep_input"),
+        ({"kind": "prune", "pattern": "unstructured", "density": 0.25, "values": FOUR}, "kept0.25_int4"),
+        (
+            {
+                "kind": "prune",
+                "pattern": "n_m",
+                "keep": 2,
+                "block": 4,
+                "values": KEEP,
+                "weighting": "input",
+                "compensate": True,
+                "signs": "apart",
+            },
+            "kept2of4_keep_signs_input_fit",
+        ),
     ],
 )
 def test_names_tell_the_action(action, name):
@@ -104,6 +118,32 @@ def test_picked_components_are_choices_beside_the_largest():
     with pytest.raises(ActionError, match="two choices rank2_int8_picked with other components"):
         two.menu(["fc"], LINEAR)
     assert names(Space((Rule(choices=({**share, "components": [1, 48]}, KEEP)),))) == ["keep"]  # there is none
+
+
+def test_pruned_choices_that_cannot_be_done_or_save_nothing_are_left_out():
+    one = {"kind": "quantize", "bits": 1}
+    share = {"kind": "prune", "pattern": "unstructured"}
+    grouped = {**FOUR, "granularity": "group", "group_size": 4000}
+    choices = (
+        {**share, "density": 0.25},  # 8 bits per channel unless told
+        {**share, "density": 0.9, "values": FOUR},  # more than 4 bits per weight
+        {**share, "density": 0.7, "values": FOUR},
+        {**share, "density": 0.5, "values": one},  # 1.5 bits where zeros and signs would take 2
+        {**share, "density": 0.4, "values": {**one, "scheme": "asymmetric"}, "signs": "apart"},
+        {**share, "density": 0.5, "values": grouped},
+        {"kind": "prune", "pattern": "n_m", "keep": 2, "block": 4, "values": grouped},
+        {**share, "density": 0.25, "compensate": True},
+        KEEP,
+    )
+    space = Space((Rule(choices=choices),))
+    assert names(space) == [
+        "kept0.25_int8", "kept0.7_int4", "kept0.5_int1", "kept0.4_int1_asym_signs", "kept0.5_int4_g4000",
+        "kept2of4_int4_g4000", "kept0.25_int8_fit", "keep",
+    ]  # fmt: skip
+    grains = {item.name: item.action.values.granularity for item in space.menu(["fc"], LINEAR) if "g4000" in item.name}
+    assert grains == {"kept0.5_int4_g4000": "tensor", "kept2of4_int4_g4000": "channel"}
+    assert "kept0.25_int8_fit" not in names(space, Layer("embedding", (48, 64)))
+    assert names(space, Layer("linear", (1, 1))) == ["keep"]
 
 
 def test_two_fractions_of_one_rank_give_one_choice():

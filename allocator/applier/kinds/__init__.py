@@ -11,6 +11,7 @@ from allocator.applier.kinds.keep import KeepKind
 from allocator.applier.kinds.kind import FactoredKind, Kind
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.kinds.number_format import NumberFormatKind
+from allocator.applier.kinds.prune import PruneKind
 from allocator.applier.kinds.quantize import QuantizeKind
 from allocator.applier.kinds.tt import TtKind
 from allocator.applier.kinds.tucker2 import Tucker2Kind
@@ -25,6 +26,7 @@ KINDS: Mapping[str, Kind] = {
     "keep": KeepKind(),
     "low_rank": LowRankKind(),
     "number_format": NumberFormatKind(),
+    "prune": PruneKind(),
     "quantize": QuantizeKind(),
     "tt": TtKind(),
     "tucker2": Tucker2Kind(),

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from allocator.actions import Corrected, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, statistics_of
+from allocator.actions import Corrected, Keep, Layer, LowRank, NumberFormat, Prune, Quantize, Unify, statistics_of
+from allocator.actions.positions import EliasFano, cheapest_form
 from allocator.errors import ActionError
 
 CONV = Layer("conv2d", (64, 3, 3, 3), positions=1024)
@@ -115,6 +116,61 @@ def test_an_embedding_looks_up_and_a_factored_one_projects() -> None:
 
 def test_at_changes_only_the_positions() -> None:
     assert CONV.at(1) == Layer("conv2d", (64, 3, 3, 3), positions=1)
+
+
+FOUR, HALF = Quantize(bits=4), Keep(dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        # 60 of 600: l = 3, low bits 60·3/8 → 23 bytes, high bits 60 + (599 >> 3) = 134 → 17 bytes.
+        (Prune(pattern="unstructured", density=0.1, values=HALF), 23 + 17 + 60 * 2),
+        # 300 of 600: a bitmap of 75 bytes; a scale per row of the weight for granularity channel, one for tensor.
+        (Prune(pattern="unstructured", density=0.5, values=FOUR), 75 + 150 + 20 * 2),
+        (Prune(pattern="unstructured", density=0.5, values=Quantize(bits=4, granularity="tensor")), 75 + 150 + 2),
+        (Prune(pattern="unstructured", density=0.5, values=Quantize(bits=4, scheme="asymmetric")), 75 + 150 + 20 * 4),
+        (Prune(pattern="unstructured", density=0.5, values=FOUR, signs="apart"), 75 + 38 + 150 + 20 * 2),
+        # Groups run over the kept weights as one row: 300 / 32 → 10 scales.
+        (Prune(pattern="unstructured", density=0.5, values=Quantize(bits=4, granularity="group", group_size=32)),
+         75 + 150 + 10 * 2),
+        # 540 of 600: Elias–Fano of the 60 dropped.
+        (Prune(pattern="unstructured", density=0.9, values=HALF), 23 + 17 + 540 * 2),
+        (Prune(pattern="unstructured", density=1, values=HALF), 600 * 2),
+        (Prune(pattern="unstructured", density=1e-9, values=HALF), EliasFano(600, 1).bytes + 2),
+        # Rows of 30: seven blocks of 4 keep 2 each, the last two weights ceil(2·2/4) = 1: 15 of a row, 300 · 2 bits.
+        (Prune(pattern="n_m", keep=2, block=4, values=FOUR), 75 + 150 + 20 * 2),
+        (Prune(pattern="n_m", keep=2, block=4, values=Quantize(bits=4, granularity="group", group_size=4)),
+         75 + 150 + 20 * 4 * 2),
+        # Three blocks of 8 keep 1, the last six ceil(6/8) = 1: 80 · 3 bits.
+        (Prune(pattern="n_m", keep=1, block=8, values=HALF), 30 + 80 * 2),
+        # 4 of 8 in 3 bits each are more than a bit for each weight; the last six keep 3.
+        (Prune(pattern="n_m", keep=4, block=8, values=HALF), 75 + 20 * 15 * 2),
+    ],
+)  # fmt: skip
+def test_pruned_weights_store_places_signs_and_values(action: Prune, expected: int) -> None:
+    assert action.stored_bytes(Layer("linear", (20, 30))) == expected
+
+
+def test_pruned_weights_multiply_as_a_sparse_runtime_would() -> None:
+    action = Prune(pattern="unstructured", density=0.25, values=FOUR, signs="apart")
+    assert action.macs(Layer("conv2d", (8, 4, 3, 3), positions=49)) == 72 * 49
+    assert action.bops(Layer("conv2d", (8, 4, 3, 3), positions=49), activation_bits=8) == 72 * 49 * 5 * 8
+    assert action.macs(Layer("embedding", (8, 4), positions=49)) == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 1000, 4097])
+def test_the_shortest_form_of_places_is_taken(n: int) -> None:
+    for k in {1, 2, n // 10, n // 4, n // 2, n - 1, n} & set(range(1, n + 1)):
+        low = next(x for x in range(40, -1, -1) if k << x <= n)  # floor(log2(n/k))
+
+        def coded(count: int, low: int) -> int:
+            return math.ceil(count * low / 8) + math.ceil((count + (n - 1) // 2**low) / 8)
+
+        code = EliasFano(n, k)
+        assert (code.low_bits, code.bytes) == (low, coded(k, low))
+        sizes = [math.ceil(n / 8), code.bytes] + ([EliasFano(n, n - k).bytes] if k < n else [0])
+        assert cheapest_form(n, k)[1] == min(sizes)
 
 
 @pytest.mark.parametrize(

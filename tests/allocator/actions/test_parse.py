@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from allocator.actions import Action, Corrected, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, parse
+from allocator.actions import Action, Corrected, Keep, Layer, LowRank, NumberFormat, Prune, Quantize, Unify, parse
 from allocator.errors import ActionError
+
+SHARE = {"kind": "prune", "pattern": "unstructured", "values": {"kind": "keep"}}
+NM = {"kind": "prune", "pattern": "n_m", "values": {"kind": "keep"}}
 
 GOOD: list[dict[str, Any]] = [
     {"kind": "quantize", "bits": 2, "scheme": "symmetric", "granularity": "channel", "axis": 0,
@@ -37,6 +40,9 @@ GOOD: list[dict[str, Any]] = [
     {"kind": "corrected", "action": {"kind": "keep", "dtype": "float16"}, "variance": True},
     {"kind": "corrected", "action": {"kind": "quantize", "bits": 2, "scheme": "symmetric", "granularity": "channel",
      "axis": 0, "scale_dtype": "float16", "method": "aciq"}, "variance": False},
+    {"kind": "prune", "pattern": "unstructured", "density": 0.25, "values": {"kind": "keep", "dtype": "float16"}},
+    {"kind": "prune", "pattern": "n_m", "keep": 2, "block": 4, "values": {"kind": "keep", "dtype": "float16"},
+     "weighting": "input", "compensate": True, "signs": "apart"},
 ]  # fmt: skip
 
 
@@ -60,7 +66,7 @@ def test_defaults_make_one_action_of_many_spellings() -> None:
     ternary = parse({"kind": "number_format", "format": "ternary"})
     assert (ternary.method, ternary.granularity, ternary.scale_dtype) == ("mse", "channel", "float16")
     assert parse({"kind": "unify", "block": 2, "share": 1, "values": {"kind": "keep", "dtype": "float16"},
-                  "weighting": "input"}) == parse(GOOD[-3])  # fmt: skip
+                  "weighting": "input"}) == parse(GOOD[-5])  # fmt: skip
 
 
 def test_an_action_passes_through() -> None:
@@ -120,7 +126,6 @@ def test_an_action_passes_through() -> None:
         ({"kind": "unify", "block": 8, "share": 0, "values": {"kind": "keep"}}, "share must be a number above 0"),
         ({"kind": "unify", "block": 8, "share": True, "values": {"kind": "keep"}}, "share"),
         ({"kind": "unify", "block": 8, "share": 0.5, "values": {"kind": "unify"}}, "values must be an action of kind"),
-        ({"kind": "prune", "sparsity": 0.5}, "'prune' is unknown; known are .*keep, .*low_rank, .*quantize"),
         ({"kind": "quantize", "bits": 4, "method": "gptq", "rounding": "ceil"},
          "leave rounding out, or take method mse"),
         ({"kind": "low_rank", "rank": 2, "left": {"kind": "quantize", "bits": 4, "method": "gptq"},
@@ -132,6 +137,28 @@ def test_an_action_passes_through() -> None:
         ({"kind": "corrected", "action": {"kind": "corrected", "action": {"kind": "quantize", "bits": 4}}},
          "say it once"),
         ({"kind": "corrected", "action": {"kind": "quantize", "bits": 4}, "variance": 1}, "true or false, got 1"),
+        ({"kind": "fold", "share": 0.5}, "'fold' is unknown; known are .*keep, .*low_rank, .*prune, .*quantize"),
+        ({"kind": "prune", "pattern": "unstructured", "density": 0.5}, "'values' is missing"),
+        ({**NM, "pattern": "blocks"}, "pattern must be one of unstructured, n_m"),
+        (SHARE, "density must be a number above 0"),
+        ({**SHARE, "density": 0}, "density .*, got 0"),
+        ({**SHARE, "density": 1.1}, "got 1.1"),
+        ({**SHARE, "density": True}, "got True"),
+        ({**SHARE, "density": 0.5, "keep": 2},
+         "keep is not read with pattern unstructured"),
+        ({**NM, "density": 0.5}, "density is not read"),
+        ({**NM, "keep": 2}, "block must be an integer from 2"),
+        ({**NM, "keep": 4, "block": 4}, "keep .* 1 to 3, got 4"),
+        ({**NM, "keep": 0, "block": 4}, "keep .* 1 to 3, got 0"),
+        ({**NM, "keep": 1, "block": 257}, "2 to 256, got 257"),
+        ({**NM, "values": {"kind": "low_rank"}, "keep": 1, "block": 4}, "values must be"),
+        ({**NM, "keep": 1, "block": 4, "weighting": "fisher"},
+         "weighting must be one of none, input, got 'fisher'"),
+        ({**NM, "keep": 1, "block": 4, "compensate": 1},
+         "compensate must be true or false"),
+        ({**NM, "keep": 1, "block": 4, "signs": "no"}, "signs"),
+        ({**NM, "values": {"kind": "quantize", "bits": 4, "rounding": "ceil"}, "keep": 1,
+          "block": 4, "compensate": True}, "cannot be rounded in one direction, ceil"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),
     ],
@@ -181,6 +208,21 @@ def test_what_is_wrong_is_named(described: dict[str, Any], said: str) -> None:
             Unify(block=2, share=0.5, values=NumberFormat(format="nf4")),
             Layer("linear", (4, 8)),
             "values: .* 16 weights",
+        ),
+        (
+            Prune(pattern="n_m", keep=1, block=4, values=Quantize(bits=4, granularity="group", group_size=4)),
+            Layer("linear", (4, 12)),
+            "prune: values: .* the 3 weights",
+        ),
+        (
+            Prune(pattern="n_m", keep=1, block=4, values=Keep(), weighting="input"),
+            Layer("embedding", (4, 12)),
+            "looks rows up",
+        ),
+        (
+            Prune(pattern="n_m", keep=1, block=4, values=Keep(), compensate=True),
+            Layer("embedding", (4, 12)),
+            "looks rows up",
         ),
     ],
 )

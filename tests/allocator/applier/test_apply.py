@@ -35,6 +35,8 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "cp": {"kind": "cp", "rank": 3, "first": HALF, "core": {"kind": "quantize", "bits": 8}, "last": HALF},
     "cp_whole": {"kind": "cp", "rank": 3, "kernel": "whole", "parts": HALF},
     "tt": {"kind": "tt", "ranks": [3, 4, 2], "parts": HALF},
+    "pruned": {"kind": "prune", "pattern": "unstructured", "density": 0.3, "values": {"kind": "quantize", "bits": 4}},
+    "pruned blocks": {"kind": "prune", "pattern": "n_m", "keep": 2, "block": 4, "values": HALF, "signs": "apart"},
     "rank": {"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}},
     "rank nf4": {
         "kind": "low_rank",
@@ -235,7 +237,7 @@ def _broken(model: nn.Module) -> nn.Module:
     [
         ({"nowhere": {"action": HALF}}, "group 'nowhere': the model has no module 'nowhere'"),
         ({"g": {"action": HALF, "modules": ["norm"]}}, "group 'g': module 'norm' .* BatchNorm2d"),
-        ({"head": {"action": {"kind": "prune"}}}, "group 'head': action kind 'prune' is unknown"),
+        ({"head": {"action": {"kind": "fold"}}}, "group 'head': action kind 'fold' is unknown"),
         ({"head": {"action": {"kind": "quantize", "bits": 9}}}, "group 'head': .* bits"),
         ({"head": {"action": ACTIONS["rank"] | {"rank": 6}}}, "group 'head': module 'head': .* use at most 5"),
         ({"depthwise": {"action": ACTIONS["rank"]}}, "group 'depthwise': module 'depthwise': .* use at most 1"),

@@ -40,6 +40,9 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None, measured: b
         for name in ("nf4", "fp8_e4m3", "fp8_e5m2", "ternary"):
             choices.append({"kind": "number_format", "format": name, "granularity": "channel"})
         choices.append({"kind": "number_format", "format": "mxfp4"})
+        choices.append({"kind": "prune", "pattern": "unstructured", "density": 0.2, "values": HALF})
+        bits = {"kind": "quantize", "bits": 2, "scheme": "asymmetric"}
+        choices.append({"kind": "prune", "pattern": "n_m", "keep": 1, "block": 4, "values": bits, "signs": "apart"})
         if unit.layer.groups == 1:
             choices.append({"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}})
         for tensor in (

@@ -18,6 +18,7 @@ from allocator.actions import (
     Layer,
     LowRank,
     NumberFormat,
+    Prune,
     Quantize,
     TensorFormat,
     Unify,
@@ -101,12 +102,28 @@ def tensor_formats(draw: Any, layer: Layer) -> TensorFormat:
 
 
 @st.composite
+def pruned(draw: Any, layer: Layer) -> Prune:
+    if draw(st.booleans()):
+        density = draw(st.one_of(st.just(1.0), st.floats(1e-3, 1)))
+        kept = max(1, round(density * layer.weights))
+        pattern: dict[str, Any] = {"pattern": "unstructured", "density": density}
+    else:
+        block = draw(st.integers(2, 12))
+        keep = draw(st.integers(1, block - 1))
+        kept = layer.columns // block * keep + math.ceil(keep * (layer.columns % block) / block)
+        pattern = {"pattern": "n_m", "keep": keep, "block": block}
+    return Prune(**pattern, values=draw(plain_actions(kept)), signs=draw(st.sampled_from(["within", "apart"])))
+
+
+@st.composite
 def cases(draw: Any) -> tuple[Layer, Action, int]:
     layer = draw(layers())
     action: Action = draw(plain_actions(layer.columns))
     if layer.kind.startswith("conv") and layer.columns > layer.weight_shape[1] and draw(st.booleans()):
         return layer, draw(tensor_formats(layer)), draw(st.integers(0, 2**31))
     if draw(st.booleans()):
+        action = draw(pruned(layer))
+    elif draw(st.booleans()):
         rank = draw(st.integers(1, min(layer.rows, layer.columns)))
         action = LowRank(rank=rank, left=draw(plain_actions(rank)), right=draw(plain_actions(layer.columns)))
     elif layer.columns > 1 and draw(st.booleans()):
@@ -166,8 +183,12 @@ def test_left_comes_before_right() -> None:
     assert torch.equal(pack(weight, action, layer), wanted)
 
 
+PRUNED = Prune(pattern="n_m", keep=2, block=4, values=Keep())
+FORMATTED = NumberFormat(format="mxfp4")
+
+
 @pytest.mark.parametrize(
-    "action", [Quantize(bits=3), Keep(), LowRank(rank=2, left=Keep(), right=Keep()), NumberFormat(format="mxfp4")]
+    "action", [Quantize(bits=3), Keep(), LowRank(rank=2, left=Keep(), right=Keep()), PRUNED, FORMATTED]
 )
 def test_a_buffer_of_another_size_is_refused(action: Action) -> None:
     layer = Layer("linear", (4, 4))
