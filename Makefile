@@ -82,6 +82,10 @@ bench-interactions: .venv/.runtime fashion-mnist-data
 bench-packing: .venv/.runtime
 	$(BIN)/python -m benchmarks.packing --resume $(BENCH)
 
+# Loss against bytes of each kind of compression, and of all together; BENCH="--points 'fashion-resnet34 *'" measures less.
+bench-compression: .venv/.runtime fashion-mnist-data
+	$(BIN)/python -m benchmarks.compression $(BENCH)
+
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e '.[torch,report,demos]'

@@ -1,0 +1,54 @@
+"""Loss against stored bytes: uniform roundings, each kind of compression alone, and all of them in one solve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from allocator.workload import Workload
+from benchmarks.compression.menus import JOINT, KINDS
+from benchmarks.compression.points import COMPENSATED, NEAREST, Point, Say, best, uniform
+from benchmarks.compression.subjects import SUBJECTS, Subject
+
+OWN = (
+    "allocator/actions",
+    "allocator/applier",
+    "allocator/demos",
+    "allocator/folding.py",
+    "allocator/logit_sum",
+    "allocator/refining",
+    "profilers",
+    "benchmarks/compression/menus.py",
+    "benchmarks/compression/points.py",
+    "benchmarks/compression/subjects.py",
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One point of one curve: a width of uniform rounding, or a number of times fewer bytes."""
+
+    subject: Subject
+    curve: str
+    at: float
+
+    @property
+    def name(self) -> str:
+        """Of its file, and for patterns."""
+        return f"{self.subject.name} {self.curve} {self.at:g}"
+
+    def measure(self, workload: Workload, folder: Path, say: Say) -> Point | None:
+        """None where no allocation is that small; ``folder`` keeps what other points of the curve can use."""
+        if self.curve in (NEAREST, COMPENSATED):
+            return uniform(self.subject, workload, int(self.at), self.curve)
+        return best(self.subject, workload, self.curve, self.at, folder, say)
+
+
+def tasks(subjects: Mapping[str, Subject] = SUBJECTS) -> Iterator[Task]:
+    """All points, curve by curve."""
+    for subject in subjects.values():
+        for curve in (NEAREST, COMPENSATED):
+            yield from (Task(subject, curve, bits) for bits in subject.bits)
+        for curve in (*KINDS, JOINT):
+            yield from (Task(subject, curve, ratio) for ratio in subject.ratios)

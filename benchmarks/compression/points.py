@@ -1,0 +1,134 @@
+"""One allocation of one network: compressed, written to disk, read back, judged on data that nothing else has seen."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from allocator import Problem, Solution, compress, layer_statistics, load_compressed, profile, refine, solve
+from allocator.methods.judging import Judged, compared
+from allocator.space import Space
+from allocator.statement import FloatArray
+from allocator.workload import Workload
+from benchmarks.compression.menus import Menu, menu, rounded, space_of
+from benchmarks.compression.subjects import Subject, parameters
+
+PASSES = 1e6
+"""Of `refine`: every choice is measured on all samples."""
+ROOM = 2048
+"""Bytes left free for what the file says of itself."""
+NEAREST, COMPENSATED = "uniform, nearest", "uniform, compensated"
+"""All layers at one width: rounded to nearest, or as the menus do it."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What one allocation came to.
+
+    Attributes:
+        bytes: of the file.
+        whole: 4 · parameters of the float network.
+        judged: on the evaluation data, sample by sample.
+        choices: how many layers have each kind of action.
+    """
+
+    bytes: int
+    whole: int
+    judged: Judged
+    choices: Mapping[str, int]
+
+    def save(self, path: Path) -> None:
+        """Columns of the compressed and of the float network, beside the counts."""
+        columns: dict[str, FloatArray] = {}
+        for who, one in (("it", self.judged), ("float", self.judged.original)):
+            assert one is not None, "judged against the float network"
+            columns |= {f"{who}/sum/{name}": column for name, column in one.sums.items()}
+            columns |= {f"{who}/count/{name}": column for name, column in one.counts.items()}
+        columns |= {f"choice/{name}": np.array(float(count)) for name, count in self.choices.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".aside.npz")
+        columns |= {"bytes": np.array(float(self.bytes)), "whole": np.array(float(self.whole))}
+        np.savez(aside, **columns)  # type: ignore[arg-type]  # numpy takes any names
+        aside.replace(path)
+
+    @property
+    def times_fewer(self) -> float:
+        """Bytes of the float parameters over those of the file."""
+        return self.whole / self.bytes
+
+    @staticmethod
+    def load(path: Path) -> Point:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as held:
+            parts = {name: held[name] for name in held.files}
+        it, original = ((_under(parts, f"{who}/sum/"), _under(parts, f"{who}/count/")) for who in ("it", "float"))
+        choices = {name: int(value) for name, value in _under(parts, "choice/").items()}
+        judged = Judged(it[0], it[1], original=Judged(original[0], original[1]))
+        return Point(int(parts["bytes"]), int(parts["whole"]), judged, choices)
+
+
+def _under(parts: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray]:
+    return {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}
+
+
+def uniform(subject: Subject, workload: Workload, bits: int, way: str) -> Point:
+    """All layers rounded alike."""
+    choice = {"kind": "quantize", "bits": bits} if way == NEAREST else rounded(bits)
+    problem = profile(workload, _space(subject, (choice,)), "weight_error")
+    return written(workload, solve(problem, "uniform"))
+
+
+def best(subject: Subject, workload: Workload, kind: str, ratio: float, folder: Path, say: Say) -> Point | None:
+    """The allocation of a kind's menu, or of all together, at so many times fewer bytes; None if none is that small.
+
+    ``folder`` keeps what was measured, for the other ratios too.
+    """
+    budget = {"weight_bytes": int(4 * parameters(workload) / ratio) - ROOM}
+    problem = _profiled(subject, workload, kind, folder)
+    say(f"{problem.group_count} layers, {problem.choice_count} choices")
+    if least_bytes(problem) > budget["weight_bytes"]:
+        return None
+    if subject.way == "refined":
+        found = refine(workload, problem, budgets=budget, passes=PASSES, resume=folder / "refined").solution
+    else:
+        found = solve(problem, budgets=budget, time_limit=60.0, seed=0)
+    return None if found.allocation is None else written(workload, found)
+
+
+def least_bytes(problem: Problem) -> int:
+    """Of all allocations."""
+    cost = problem.cost("weight_bytes")
+    return int(problem.resources["weight_bytes"].offset) + int(np.minimum.reduceat(cost, problem.indptr[:-1]).sum())
+
+
+def written(workload: Workload, solution: Solution) -> Point:
+    """Compress, write, read back and judge; the network that is judged is the one that was read."""
+    known = layer_statistics(workload, solution)
+    with tempfile.TemporaryDirectory() as name:
+        info = compress(workload.model, solution, name, known)
+        judged = compared(workload, load_compressed(copy.deepcopy(workload.model), name))
+    counts: dict[str, int] = {}
+    for action in solution.actions.values():
+        inner = action.get("action", action)
+        label = f"{inner['kind']} {inner['bits']}" if inner["kind"] == "quantize" else str(inner["kind"])
+        counts[label] = counts.get(label, 0) + 1
+    return Point(info.bytes, 4 * parameters(workload), judged, counts)
+
+
+def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path) -> Problem:
+    torch.set_num_threads(1)
+    return profile(workload, _space(subject, menu(kind)), "ggn", resume=folder / "profile")
+
+
+def _space(subject: Subject, choices: Menu) -> Space:
+    from allocator.demos import demo_named
+
+    return space_of(demo_named(subject.name).space().rules, choices)

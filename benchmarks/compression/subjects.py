@@ -1,0 +1,95 @@
+"""The networks that are compressed: their data, what judges them, and at how many times fewer bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from allocator.workload import Workload
+
+RATIOS = (8.0, 11.0, 14.0, 18.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network.
+
+    Attributes:
+        name: of the built-in workload.
+        metric: of the task, that is judged beside the divergence; better is up or down.
+        load: the workload; norms are folded where there are any.
+        way: ``refined``: `allocator.refine`, which measures every choice; ``curvature``: the optimum of the quadratic
+            model, for networks where a forward pass for every choice is too much.
+        ratios: 4 · parameters over stored bytes, at which kinds are compared.
+        bits: of the uniform roundings.
+    """
+
+    name: str
+    metric: str
+    load: Callable[[], Workload]
+    way: str
+    ratios: tuple[float, ...] = RATIOS
+    bits: tuple[int, ...] = (2, 3, 4, 5, 6, 8)
+
+
+def _fashion(name: str) -> Workload:
+    """The network with its norms folded; 1,024 of its training pictures to compress it by."""
+    from importlib import import_module
+
+    from allocator.folding import folded
+
+    found: Workload = import_module(f"allocator.demos.{name.replace('-', '_')}").workload(1024)
+    return folded(found)
+
+
+def _plain(name: str) -> Workload:
+    from allocator.demos import demo_named
+
+    return demo_named(name).workload()
+
+
+def _folded(name: str) -> Workload:
+    from allocator.folding import folded
+
+    return folded(_plain(name))
+
+
+SUBJECTS: Mapping[str, Subject] = {
+    one.name: one
+    for one in (
+        Subject(name="fashion-resnet34", metric="accuracy", load=partial(_fashion, "fashion-resnet34"), way="refined"),
+        Subject(name="fashion-resnext", metric="accuracy", load=partial(_fashion, "fashion-resnext"), way="refined"),
+        Subject(
+            name="efficientnet-lite0",
+            metric="accuracy",
+            load=partial(_folded, "efficientnet-lite0"),
+            way="curvature",
+            ratios=(5.0, 6.5, 8.0),
+            bits=(3, 4, 5, 6, 8),
+        ),
+        Subject(
+            name="minilm",
+            metric="spearman",
+            load=partial(_plain, "minilm"),
+            way="curvature",
+            ratios=(5.0, 6.5, 8.0, 10.0),
+            bits=(3, 4, 5, 6, 8),
+        ),
+        Subject(
+            name="smollm2",
+            metric="loss",
+            load=partial(_plain, "smollm2"),
+            way="curvature",
+            ratios=(5.0, 6.5, 8.0),
+            bits=(3, 4, 5, 6, 8),
+        ),
+    )
+}
+
+
+def parameters(workload: Workload) -> int:
+    """Numbers that the network was trained with, shared ones once."""
+    return sum(parameter.numel() for parameter in workload.model.parameters())
