@@ -65,7 +65,7 @@ def _pairs(workload: Workload, model: nn.Module, sample: Any) -> list[tuple[str,
         if isinstance(output, Tensor):
             calls[layer] += 1
             made[id(output)] = layer
-            watch.kept.append(output)
+            watch.begin(output)
 
     def before(norm: nn.Module, args: tuple[Any, ...]) -> None:
         calls[norm] += 1
@@ -108,7 +108,12 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __i
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # nor has its __init__
         self.reads: Counter[int] = Counter()
-        self.kept: list[Tensor] = []  # alive, so that ids stay their own
+        self._kept: list[Tensor] = []
+
+    def begin(self, tensor: Tensor) -> None:
+        """Count from here on; the tensor stays alive, so that its id, which dead ones had before, stays its own."""
+        self._kept.append(tensor)
+        self.reads[id(tensor)] = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

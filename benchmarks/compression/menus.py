@@ -101,7 +101,7 @@ def menu(kind: str) -> Menu:
 
 
 def without_inputs(choice: Choice) -> Choice | None:
-    """The same for a weight that is looked up, of whose inputs nothing is known; None for what is made by them alone."""
+    """The same for a weight that is looked up, so that no inputs are known; None for what is made by them alone."""
     if choice["kind"] == "corrected":
         return None
     left = {key: value for key, value in choice.items() if key not in ("weighting", "compensate")}

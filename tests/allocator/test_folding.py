@@ -95,3 +95,20 @@ def test_without_data_there_is_nothing_to_see() -> None:
     plain = workload(Net)
     with pytest.raises(UsageError, match="empty"):
         folded(Workload(plain.model, [], plain.evaluation, "classification", "net"))
+
+
+def test_many_short_lived_tensors_do_not_confuse_it() -> None:
+    """Python gives a new tensor the id of one that is gone."""
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(2, 2, 3, padding=1, bias=False) for _ in range(60))
+            self.norms = nn.ModuleList(nn.BatchNorm2d(2) for _ in range(60))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for conv, norm in zip(self.convs, self.norms, strict=True):
+                x = torch.tanh(x + norm(conv(x)) * 0.1) + x * 0.5
+            return x.mean((2, 3))
+
+    assert all(isinstance(norm, nn.Identity) for norm in folded(workload(Deep)).model.norms)
