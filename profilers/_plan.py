@@ -50,9 +50,10 @@ class Target:
         return self.unit.name
 
     def approximation(self, place: int) -> Tensor:
-        """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor."""
+        """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor. Rows that nobody reads
+        are as they were."""
         with self._approximating() as approximator:
-            return approximator.approximate(self.menu[place].action)
+            return approximator.as_scored(self.menu[place].action)
 
     def shift(self, place: int) -> Tensor | None:
         """[rows]: what choice ``place`` adds to every output beside its weight; None for most."""

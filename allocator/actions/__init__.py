@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of
+from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of, unread_rows
 from allocator.actions.factored import Factored, Part, Plain
 from allocator.actions.keep import Keep
 from allocator.actions.layer import Layer
 from allocator.actions.low_rank import LowRank
 from allocator.actions.number_format import NumberFormat
 from allocator.actions.quantize import Quantize
+from allocator.actions.slim import Kept, Slim
 from allocator.actions.unify import Unify
 from allocator.errors import ActionError
 
@@ -22,19 +23,22 @@ __all__ = [
     "Action",
     "Factored",
     "Keep",
+    "Kept",
     "Layer",
     "LowRank",
     "NumberFormat",
     "Part",
     "Plain",
     "Quantize",
+    "Slim",
     "Unify",
     "parse",
     "statistics_of",
+    "unread_rows",
 ]
 
 ENTRY_POINTS = "allocator.actions"
-KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, NumberFormat, Quantize, Unify)}
+KINDS: Mapping[str, type[Action]] = {spec.kind: spec for spec in (Keep, LowRank, NumberFormat, Quantize, Slim, Unify)}
 
 
 def parse(action: Mapping[str, Any] | Action) -> Action:

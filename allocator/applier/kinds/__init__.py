@@ -10,6 +10,7 @@ from allocator.applier.kinds.kind import FactoredKind, Kind
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.kinds.number_format import NumberFormatKind
 from allocator.applier.kinds.quantize import QuantizeKind
+from allocator.applier.kinds.slim import SlimKind
 from allocator.applier.kinds.unify import UnifyKind
 from allocator.errors import ActionError
 
@@ -20,6 +21,7 @@ KINDS: Mapping[str, Kind] = {
     "low_rank": LowRankKind(),
     "number_format": NumberFormatKind(),
     "quantize": QuantizeKind(),
+    "slim": SlimKind(),
     "unify": UnifyKind(),
 }
 
