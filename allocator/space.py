@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify, parse
+from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Slim, Unify, parse
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
+from allocator.grouping.shares import Levels, is_share, slim_choices
 
 FORMAT, VERSION = "allocation-space", 1
 FACTOR: Mapping[str, Any] = {"kind": "quantize", "bits": 8, "scheme": "symmetric", "granularity": "channel"}
 """How the factors of a low-rank choice are stored unless told: 8 bits per weight, one scale per row."""
+
+
+NO_LEVELS = Levels()
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Rule:
         choices: actions as JSON objects; or ``"pin"``: a group whose only choice is to be kept; or ``"skip"``: no
             group at all, its costs count in the offsets. A low-rank action may give ``fraction`` of the full rank in
             place of ``rank``; its factors are at 8 bits per channel (`FACTOR`) unless ``left`` and ``right`` say else.
+            A slim action may give ``keep``, a share of channels, and ``multiple``, to which their number is rounded,
+            in place of ``rows`` and ``columns`` (`allocator.grouping.shares`).
         modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
         kinds: layer kinds (linear, conv1d, conv2d, conv3d, embedding); empty: all.
     """
@@ -116,11 +122,12 @@ class Space:
         """The first rule that covers the layer."""
         return next((rule for rule in self.rules if rule.covers(modules, kind)), None)
 
-    def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
+    def menu(self, modules: Sequence[str], layer: Layer, levels: Levels = NO_LEVELS) -> list[MenuItem] | None:
         """The choices of a layer, None if it is skipped.
 
         Low-rank choices that cannot be done to the layer or save nothing are left out, and of two with one name
         (fractions that round to the same rank) the first stays; a group size beyond a row means the whole row.
+        A share of channels stands for what ``levels`` says of this layer, nothing unless told.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
@@ -135,14 +142,16 @@ class Space:
             if not isinstance(choice, Mapping):
                 raise ActionError(f"a choice of the rule {rule.modules!r} is {choice!r}, not an action object")
             try:
-                item = _resolve(choice, layer)
+                found = _resolve(choice, rule.choices, layer, levels)
             except ActionError as error:
                 raise ActionError(f"layer {modules[0]} and choice {dict(choice)}: {error}") from error
-            if item is not None:
+            for item in found:
                 first = items.setdefault(item.name, item)
-                if first.action != item.action and item.name.endswith("_picked"):
+                picked = item.name.endswith("_picked") or isinstance(item.action, Slim)
+                if first.action != item.action and picked:
                     raise ActionError(
-                        f"layer {modules[0]} has two choices {item.name} with other components: give one list per rank"
+                        f"layer {modules[0]} has two choices {item.name} with other components or channels: give one "
+                        "list for each number of them"
                     )
         if not items:
             raise ActionError(
@@ -195,7 +204,24 @@ class Space:
         return Space(tuple(rules), tuple(Couple.from_json(one, i) for i, one in enumerate(data.get("couple", ()))))
 
 
-def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
+def _resolve(
+    choice: Mapping[str, Any], menu: Sequence[Mapping[str, Any]], layer: Layer, levels: Levels
+) -> list[MenuItem]:
+    if is_share(choice):
+        return [_slim(words, action, layer) for words, action in slim_choices(choice, menu, levels)]
+    item = _one(choice, layer)
+    return [] if item is None else [item]
+
+
+def _slim(words: str, action: Slim, layer: Layer) -> MenuItem:
+    label = short_name(action).split("_", 1 + (action.rows is not None) + (action.columns is not None))[-1]
+    name = short_name(action)
+    action = replace(action, values=_within(action.values, action.core(layer).columns))
+    action.check(layer)
+    return MenuItem(name, f"slim_{words}_{label}", action)
+
+
+def _one(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
     if choice.get("kind") == "low_rank":
         return _low_rank(choice, layer)
     action = parse(choice)
@@ -273,6 +299,11 @@ def short_name(action: Action) -> str:
         method = "" if action.method == usual.method else f"_{action.method}"
         weighting = "" if action.weighting == "none" else f"_{action.weighting}"
         return f"{action.format}{shared}{scale}{method}{weighting}"
+    if isinstance(action, Slim):
+        kept = [("r", action.rows), ("c", action.columns)]
+        sides = [f"{side}{len(one.kept)}" for side, one in kept if one is not None]
+        weighting = "" if action.weighting == "none" else f"_{action.weighting}"
+        return "_".join([action.kind, *sides, short_name(action.values)]) + weighting
     if isinstance(action, Unify):
         weighting = "" if action.weighting == "none" else f"_{action.weighting}"
         return f"unify{action.block}_{100 * action.share:g}%_{short_name(action.values)}{weighting}"

@@ -16,7 +16,8 @@ from allocator.applier.approximate import Approximator
 from allocator.applier.layers import Unit, kind_of, units
 from allocator.applier.statistics import LayerStatistics
 from allocator.errors import UsageError
-from allocator.space import MenuItem, Space
+from allocator.grouping.channels import ChannelSpace
+from allocator.space import NO_LEVELS, MenuItem, Space
 from allocator.tasks.batches import take
 from allocator.workload import Workload
 from profilers._parts import Parts
@@ -93,7 +94,8 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group.
+    """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group,
+    ``channels`` the network's channel spaces if its rules leave channels out.
 
     ``parts`` keeps what is finished of a long measurement; ``memory`` what later shards of it can use again;
     ``workers`` says where shards run; ``model_sha256`` is of the network as it was handed in, before its attention was
@@ -103,6 +105,7 @@ class Plan:
     workload: Workload
     targets: tuple[Target, ...]
     skipped: tuple[tuple[Unit, Layer], ...]
+    channels: tuple[ChannelSpace, ...] | None = None
     parts: Parts = field(default_factory=Parts)
     memory: dict[object, Any] = field(default_factory=dict)
     workers: Workers = field(default_factory=Workers)
@@ -111,13 +114,15 @@ class Plan:
 
 def plan(workload: Workload, space: Space) -> Plan:
     """Lay out groups and choices; runs one calibration sample to count positions. Call it inside `untouched`
-    and `Opening`.
+    and `Opening`. For a space that leaves out channels they are found and ranked here (`profilers._channels`).
 
     Raises:
         UsageError: nothing to compress; a rule names no layer; weights are not float32; a layer with choices is never
             called by the forward pass.
         ActionError: a choice that cannot be done to a layer.
     """
+    from profilers._channels import channel_levels, channel_spaces  # they measure layers, which takes a plan of its own
+
     model = workload.model
     named: Mapping[str, Module] = dict(model.named_modules())
     found = units(model)
@@ -128,12 +133,17 @@ def plan(workload: Workload, space: Space) -> Plan:
     first = next(iter(workload.calibration))
     modules = [named[name] for unit in found for name in unit.modules]
     uses = trace(workload.task, model, take(first, 0, 1), modules)
+    positions = {
+        unit.name: _positions(unit, {named[name]: uses[named[name]].outputs for name in unit.modules}) for unit in found
+    }
+    spaces = channel_spaces(workload, found, space)
+    levels = channel_levels(workload, found, positions, space, spaces)
     targets: list[Target] = []
     skipped: list[tuple[Unit, Layer]] = []
     for unit in found:
         own = tuple(named[name] for name in unit.modules)
-        layer = unit.layer.at(_positions(unit, {module: uses[module].outputs for module in own}))
-        menu = space.menu(unit.modules, layer)
+        layer = unit.layer.at(positions[unit.name])
+        menu = space.menu(unit.modules, layer, levels.get(unit.name, NO_LEVELS))
         if menu is None:
             skipped.append((unit, layer))
             continue
@@ -146,7 +156,7 @@ def plan(workload: Workload, space: Space) -> Plan:
         targets.append(Target(unit, own, layer, menu))
     if not targets:
         raise UsageError(f"the space skips every layer of {workload.name}: give at least one layer choices")
-    return Plan(workload, tuple(targets), tuple(skipped))
+    return Plan(workload, tuple(targets), tuple(skipped), spaces)
 
 
 def _check_float32(found: Sequence[Unit], space: Space) -> None:
