@@ -18,7 +18,7 @@ from profilers._plan import Target
 from profilers._progress import silent
 from profilers._statistics import statistics_for
 
-RANKED_BY = frozenset({"input_moment", "output_fisher"})
+RANKED_BY = frozenset({"input_moment"})
 
 
 def channel_spaces(workload: Workload, found: Sequence[Unit], space: Space) -> tuple[ChannelSpace, ...] | None:
@@ -31,7 +31,6 @@ def channel_spaces(workload: Workload, found: Sequence[Unit], space: Space) -> t
 def channel_levels(
     workload: Workload,
     found: Sequence[Unit],
-    positions: Mapping[str, int],
     space: Space,
     spaces: Sequence[ChannelSpace] | None,
 ) -> dict[str, Levels]:
@@ -49,9 +48,7 @@ def channel_levels(
         return {}
     units = {unit.name: unit for unit in found}
     statistics = statistics_for(workload, dict.fromkeys(consumers, RANKED_BY), silent)
-    ranked = {
-        one: importance(one, units, statistics, positions) for one in spaces if set(one.consumers) <= set(consumers)
-    }
+    ranked = {one: importance(one, units, statistics) for one in spaces if set(one.consumers) <= set(consumers)}
     return levels(spaces, shares, lambda one, count: most_important(ranked[one], count))
 
 

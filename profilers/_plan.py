@@ -133,16 +133,13 @@ def plan(workload: Workload, space: Space) -> Plan:
     first = next(iter(workload.calibration))
     modules = [named[name] for unit in found for name in unit.modules]
     uses = trace(workload.task, model, take(first, 0, 1), modules)
-    positions = {
-        unit.name: _positions(unit, {named[name]: uses[named[name]].outputs for name in unit.modules}) for unit in found
-    }
     spaces = channel_spaces(workload, found, space)
-    levels = channel_levels(workload, found, positions, space, spaces)
+    levels = channel_levels(workload, found, space, spaces)
     targets: list[Target] = []
     skipped: list[tuple[Unit, Layer]] = []
     for unit in found:
         own = tuple(named[name] for name in unit.modules)
-        layer = unit.layer.at(positions[unit.name])
+        layer = unit.layer.at(_positions(unit, {module: uses[module].outputs for module in own}))
         menu = space.menu(unit.modules, layer, levels.get(unit.name, NO_LEVELS))
         if menu is None:
             skipped.append((unit, layer))

@@ -138,8 +138,9 @@ def _pad(args: tuple[Any, ...], kwargs: Mapping[str, Any], read: Sequence[_Read]
 
 
 _RULES: dict[str, _Rule] = {
-    **dict.fromkeys(["clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh", "native_dropout", "copy_"], _pointwise),
-    **dict.fromkeys(["view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "squeeze_", "unsqueeze", "unsqueeze_"], _view),
+    **dict.fromkeys(("clone", "alias", "detach", "_to_copy", "native_dropout", "copy_"), _pointwise),
+    **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias"), _view),
+    **dict.fromkeys(("squeeze", "squeeze_", "unsqueeze", "unsqueeze_"), _view),
     **dict.fromkeys(["native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"], _norm),
     **dict.fromkeys(["_native_batch_norm_legit", "_native_batch_norm_legit_no_training"], _norm),
     **dict.fromkeys(["mean", "sum", "amax", "amin"], _reduce),

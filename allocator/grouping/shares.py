@@ -98,7 +98,8 @@ def slim_choices(choice: Mapping[str, Any], menu: Sequence[Mapping[str, Any]], o
     """What one share of a rule makes of a layer: (levels in words, action), none where the layer has no such level.
 
     Rows and columns may be at different levels, so that a share stands for all pairs of it, of all channels, and of the
-    shares with the same other keys that come before it in the ``menu``.
+    shares with the same other keys that come before it in the ``menu``. Unless told, columns that stay take over what
+    they can (`weighting` input).
 
     Raises:
         ActionError: keys that are wrong.
@@ -123,7 +124,7 @@ def slim_choices(choice: Mapping[str, Any], menu: Sequence[Mapping[str, Any]], o
         lacking = (row and not rows) or (column and not columns)
         if lacking or (own.same and row != column):
             continue
-        weighting = rest.get("weighting", "none") if columns else "none"
+        weighting = rest.get("weighting", "input") if columns else "none"
         action = Slim(values=rest["values"], rows=rows, columns=columns, weighting=weighting)
         words = [f"{side}{100 * share.keep:g}%" for side, share in (("r", row), ("c", column)) if share]
         found.append(("_".join(words), action))
