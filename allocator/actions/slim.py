@@ -99,9 +99,9 @@ class Slim:
     A channel of the columns is columns/of consecutive columns: the kernel positions of a convolution's input channel,
     or the places of a channel that was flattened into a Linear.
 
-    With `weighting` input the columns that stay take over what they can of those that go: of all weights W' that read
-    only them, the one of least E‖W x − W' x‖² is stored, W' = W E[x x_Kᵀ] (E[x_K x_Kᵀ] + εI)⁻¹, with ε = 10⁻⁴ of the
-    mean of the diagonal (channel pruning by least squares: He et al., arXiv 1707.06168).
+    With `weighting` input the columns K that stay take over what they can of those D that go, so that E‖W x − W' x_K‖²
+    is least: W' = W_K + W_D E[x_D x_Kᵀ] (E[x_K x_Kᵀ] + εI)⁻¹, ε = 10⁻⁴ of the mean of the diagonal (least squares as
+    in channel pruning, He et al., arXiv 1707.06168).
 
     Stored: a map of the rows, then one of the columns, each only if some go, a bit for each channel (1: kept), the
     lowest bit of a byte first; then the kept rows × kept columns as `values` says, as a Linear's weight.

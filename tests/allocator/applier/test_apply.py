@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allocator.actions import parse
+from allocator.actions import Layer, parse
 from allocator.applier import apply_, approximate, units
 from allocator.applier.opening import Opening
 from allocator.errors import ActionError
@@ -38,9 +38,19 @@ ACTIONS: dict[str, dict[str, Any]] = {
         "right": {"kind": "number_format", "format": "nf4", "granularity": "channel"},
     },
     "ternary": {"kind": "number_format", "format": "ternary", "granularity": "group", "group_size": 7},
+    "slim": {"kind": "slim", "values": {"kind": "quantize", "bits": 5}},
     "unify": {"kind": "unify", "block": 4, "share": 0.5, "values": {"kind": "number_format", "format": "mxfp4"}},
 }
 Make = Callable[[], nn.Module]
+
+
+def slimmed(layer: Layer, values: dict[str, Any]) -> dict[str, Any]:
+    """All rows but the first, and where there are no groups every other input channel."""
+    action = {"kind": "slim", "values": values, "rows": {"of": layer.rows, "kept": list(range(1, layer.rows))}}
+    inputs = layer.weight_shape[1]
+    if layer.groups > 1 or inputs < 2:
+        return action
+    return action | {"columns": {"of": inputs, "kept": list(range(0, inputs, 2))}}
 
 
 def everywhere(model: nn.Module, action: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +58,8 @@ def everywhere(model: nn.Module, action: dict[str, Any]) -> dict[str, Any]:
     chosen = {}
     for unit in units(model):
         feasible = action["kind"] != "low_rank" or unit.layer.groups == 1
+        if action["kind"] == "slim":
+            feasible, action = unit.layer.kind != "embedding", slimmed(unit.layer, action["values"])
         chosen[unit.name] = {"action": action if feasible else ACTIONS["3 bits"], "modules": unit.modules}
     return chosen
 

@@ -37,6 +37,9 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None) -> dict[str
         for name in ("nf4", "fp8_e4m3", "fp8_e5m2", "ternary"):
             choices.append({"kind": "number_format", "format": name, "granularity": "channel"})
         choices.append({"kind": "number_format", "format": "mxfp4"})
+        if unit.layer.kind != "embedding":
+            kept = {"of": unit.layer.rows, "kept": list(range(0, unit.layer.rows, 2))}
+            choices.append({"kind": "slim", "rows": kept, "values": {"kind": "quantize", "bits": 4}})
         if unit.layer.groups == 1:
             choices.append({"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}})
         action = draw.choice(choices) if only_bits is None else {"kind": "quantize", "bits": only_bits}

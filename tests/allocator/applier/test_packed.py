@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator.actions import Action, Keep, Layer, LowRank, NumberFormat, Quantize, Unify
+from allocator.actions import Action, Keep, Kept, Layer, LowRank, NumberFormat, Quantize, Slim, Unify
 from allocator.applier import Approximator, approximate, pack, unpack, unpack_parts
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.weight import Weight
@@ -67,6 +67,22 @@ def unified(draw: Any, layer: Layer) -> Unify:
 
 
 @st.composite
+def slim(draw: Any, layer: Layer) -> Slim | None:
+    """Of a layer with two rows or two input channels at least, but no embedding; None of others."""
+    sizes = {"rows": layer.rows, "columns": layer.weight_shape[1]}
+    sides = [side for side, of in sizes.items() if of > 1]
+    if layer.kind == "embedding" or not sides:
+        return None
+    kept = {}
+    for side in draw(st.lists(st.sampled_from(sides), min_size=1, unique=True)):
+        of = sizes[side]
+        numbers = draw(st.lists(st.integers(0, of - 1), min_size=1, max_size=of - 1, unique=True))
+        kept[side] = Kept(of, tuple(sorted(numbers)))
+    columns = Slim(values=Keep(), **kept).core(layer).columns
+    return Slim(values=draw(plain_actions(columns)), **kept)
+
+
+@st.composite
 def cases(draw: Any) -> tuple[Layer, Action, int]:
     layer = draw(layers())
     action: Action = draw(plain_actions(layer.columns))
@@ -75,6 +91,8 @@ def cases(draw: Any) -> tuple[Layer, Action, int]:
         action = LowRank(rank=rank, left=draw(plain_actions(rank)), right=draw(plain_actions(layer.columns)))
     elif layer.columns > 1 and draw(st.booleans()):
         action = draw(unified(layer))
+    elif draw(st.booleans()):
+        action = draw(slim(layer)) or action
     return layer, action, draw(st.integers(0, 2**31))
 
 
