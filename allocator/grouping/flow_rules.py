@@ -74,6 +74,14 @@ def _view(args: tuple[Any, ...], kwargs: Mapping[str, Any], read: Sequence[_Read
     return None
 
 
+def _restride(args: tuple[Any, ...], kwargs: Mapping[str, Any], read: Sequence[_Read], result: Tensor) -> Layout | None:
+    """What global pooling does to its means of channels-last images: other strides for dimensions of one place."""
+    one, layout = read[0]
+    wide = [stride for size, stride in zip(result.shape, result.stride(), strict=True) if size > 1]
+    laid_out = wide == sorted(wide, reverse=True) and result.untyped_storage().nbytes() == result.nbytes
+    return layout if one is result and laid_out else None
+
+
 def _permute(args: tuple[Any, ...], kwargs: Mapping[str, Any], read: Sequence[_Read], result: Tensor) -> Layout | None:
     one, layout = read[0]
     return replace(layout, dim=[dim % one.dim() for dim in args[1]].index(layout.dim))
@@ -146,6 +154,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(["mean", "sum", "amax", "amin"], _reduce),
     **dict.fromkeys(["slice", "select"], _cut),
     **dict.fromkeys(["softplus", "leaky_relu", "gelu", "hardswish"], _pointwise),
+    "as_strided_": _restride,
     "permute": _permute,
     "transpose": _transpose,
     "transpose_": _transpose,

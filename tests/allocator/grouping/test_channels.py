@@ -302,6 +302,22 @@ def test_the_model_is_left_as_it_was_and_a_space_that_fails_its_trial_is_dropped
     assert all(torch.equal(before[key], value) for key, value in workload.model.state_dict().items())
 
 
+class Masked(nn.Module):
+    """Some logits are ruled out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(192, 6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x.flatten(1)))).masked_fill(torch.arange(5) == 2, -torch.inf)
+
+
+def test_infinite_logits_and_other_memory_formats_are_no_obstacle() -> None:
+    assert found(Masked) == [(6, {"a"}, {"b"})]
+    assert found(lambda: Residual().to(memory_format=torch.channels_last)) == found(Residual)
+
+
 def test_no_data_is_refused() -> None:
     with pytest.raises(UsageError, match=r"calibration data of .* is empty"):
         find_channels(Workload(Residual(), [], []))

@@ -77,7 +77,7 @@ def test_importance_is_the_energy_that_the_readers_miss() -> None:
             each = weight.shape[2]
             for row in weight[:, channel]:
                 wanted[channel] += float(((x[:, channel * each : (channel + 1) * each] @ row) ** 2).mean())
-        wanted[channel] += float((found["plain"].weight[:, channel] ** 2).sum())
+        wanted[channel] += float((found["plain"].weight.detach()[:, channel] ** 2).sum())
     np.testing.assert_allclose(importance(space, found, statistics).numpy(), wanted, rtol=1e-5)
 
 
