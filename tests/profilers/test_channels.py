@@ -23,6 +23,7 @@ from allocator.faithfulness.weights import Weights
 from allocator.formats.rows import problem_to_rows
 from allocator.problem import Problem
 from allocator.profiling import profile
+from allocator.refining.menus import menus_of
 from allocator.space import Rule, Space
 from allocator.workload import Workload
 
@@ -283,6 +284,13 @@ def test_equal_runs_give_equal_problems_and_leave_the_network_alone() -> None:
     texts = [json.dumps(problem_to_rows(profile(work, space(EIGHT, share(0.5)), "ggn"))) for _ in range(2)]
     assert texts[0] == texts[1]
     assert all(torch.equal(before[key], value) for key, value in work.model.state_dict().items())
+
+
+def test_the_choices_of_a_problem_can_be_measured_again() -> None:
+    work = workload(Mlp)
+    problem = profile(work, space(EIGHT, share(0.5)), "weight_error")
+    again = profile(work, menus_of(problem, work.model, problem.free), "weight_error")
+    assert again.scores["weight_error"].tolist() == problem.scores["weight_error"].tolist()
 
 
 def test_the_command_line_tells_what_may_go(
