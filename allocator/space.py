@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from allocator import tensor_menu
-from allocator.actions import (
-    Action,
-    Corrected,
-    Keep,
-    Layer,
-    LowRank,
-    NumberFormat,
-    Prune,
-    Quantize,
-    TensorFormat,
-    Unify,
-    parse,
-    statistics_of,
-)
+from allocator.actions import Keep, Layer, Slim
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
+from allocator.grouping.shares import Levels
+from allocator.menu_items import MenuItem, resolved
 
 FORMAT, VERSION = "allocation-space", 1
-FACTOR: Mapping[str, Any] = {"kind": "quantize", "bits": 8, "scheme": "symmetric", "granularity": "channel"}
-"""How the factors of a low-rank choice are stored unless told: 8 bits per weight, one scale per row."""
-
-
-@dataclass(frozen=True)
-class MenuItem:
-    """One choice of one layer: its name, the label shared with like choices of other layers, and what is done."""
-
-    name: str
-    label: str
-    action: Action
+NO_LEVELS = Levels()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +27,8 @@ class Rule:
             tucker2, cp and tt may give ``fraction`` of the layer's numbers in place of ranks, and have such parts too.
             ``multiple`` beside a fraction rounds ranks down to multiples of it, at least one.
             So are the values of a pruned weight unless ``values`` says else.
+            A slim action may give ``keep``, a share of channels, and ``multiple``, to which their number is rounded,
+            in place of ``rows`` and ``columns`` (`allocator.grouping.shares`).
         modules: a glob over module names, or ``re:`` and a regular expression that must match the whole name.
         kinds: layer kinds (linear, conv1d, conv2d, conv3d, embedding); empty: all.
     """
@@ -133,12 +113,13 @@ class Space:
         """The first rule that covers the layer."""
         return next((rule for rule in self.rules if rule.covers(modules, kind)), None)
 
-    def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
+    def menu(self, modules: Sequence[str], layer: Layer, levels: Levels = NO_LEVELS) -> list[MenuItem] | None:
         """The choices of a layer, None if it is skipped.
 
         Low-rank choices, tensor formats and pruned weights that cannot be done to the layer or save nothing are left
         out, so are those that need inputs (gptq, corrected) for an embedding, and of two with one name (fractions that
-        round to the same rank) the first stays; a group size beyond a row means the whole row.
+        round to the same rank) the first stays; a group size beyond a row means the whole row. A share of channels
+        stands for what ``levels`` says of this layer, nothing unless told.
 
         Raises:
             ActionError: an action that cannot be read or cannot be done to the layer; names layer and action.
@@ -153,14 +134,16 @@ class Space:
             if not isinstance(choice, Mapping):
                 raise ActionError(f"a choice of the rule {rule.modules!r} is {choice!r}, not an action object")
             try:
-                item = _resolve(choice, layer)
+                found = resolved(choice, rule.choices, layer, levels)
             except ActionError as error:
                 raise ActionError(f"layer {modules[0]} and choice {dict(choice)}: {error}") from error
-            if item is not None:
+            for item in found:
                 first = items.setdefault(item.name, item)
-                if first.action != item.action and "_picked" in item.name:
+                picked = "_picked" in item.name or isinstance(item.action, Slim)
+                if first.action != item.action and picked:
                     raise ActionError(
-                        f"layer {modules[0]} has two choices {item.name} with other components: give one list per rank"
+                        f"layer {modules[0]} has two choices {item.name} with other components or channels: give one "
+                        "list for each number of them"
                     )
         if not items:
             raise ActionError(
@@ -211,153 +194,3 @@ class Space:
                 choices = tuple(choices)
             rules.append(Rule(choices=choices, modules=rule.get("modules", "*"), kinds=tuple(rule.get("kinds", ()))))
         return Space(tuple(rules), tuple(Couple.from_json(one, i) for i, one in enumerate(data.get("couple", ()))))
-
-
-def _resolve(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
-    if choice.get("kind") == "low_rank":
-        return _low_rank(choice, layer)
-    if choice.get("kind") in tensor_menu.RANK_KEYS:
-        return _tensor_format(choice, layer)
-    if choice.get("kind") == "corrected":
-        return _corrected(choice, layer)
-    if choice.get("kind") == "prune":
-        return _prune(choice, layer)
-    action = parse(choice)
-    name = short_name(action)
-    if layer.kind == "embedding" and statistics_of(action):
-        return None  # without inputs; the menu is for many layers
-    if isinstance(action, Unify) and not _saves(action, layer):
-        return None
-    action = _within(action, layer.columns)
-    action.check(layer)
-    return MenuItem(name, name, action)
-
-
-_Action = TypeVar("_Action", bound=Action)
-
-
-def _within(action: _Action, columns: int) -> _Action:
-    """The action with one group per row where its groups are longer than a row."""
-    if isinstance(action, (Quantize, NumberFormat)) and action.group_size is not None and action.group_size > columns:
-        return replace(action, granularity="channel", group_size=None)
-    return action
-
-
-def _saves(action: Unify, layer: Layer) -> bool:
-    """Whether it can be done to the layer and takes fewer bytes than its values alone: the menu is for many layers."""
-    try:
-        action.check(layer)
-    except ActionError:
-        return False
-    return action.stored_bytes(layer) < action.values.stored_bytes(Layer("linear", (1, layer.weights)))
-
-
-def _low_rank(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
-    given: dict[str, Any] = {"left": FACTOR, "right": FACTOR, **choice}
-    share, multiple = given.pop("fraction", None), given.pop("multiple", 1)
-    tensor_menu.require_multiple("low_rank", share, multiple)
-    if share is not None:
-        if "rank" in given or not isinstance(share, (int, float)) or not 0 < share <= 1:
-            raise ActionError("low_rank takes either a rank or a fraction in (0, 1] of the full rank")
-        rank = round(share * min(layer.rows // layer.groups, layer.columns))
-        given["rank"] = max(1, rank // multiple) * multiple
-    action = parse(given)
-    assert isinstance(action, LowRank)
-    name = short_name(action)
-    action = replace(action, left=_within(action.left, action.rank), right=_within(action.right, layer.columns))
-    try:
-        action.check(layer)
-    except ActionError:
-        return None  # a rank beyond this layer: the menu is for many layers
-    if action.stored_bytes(layer) >= action.left.stored_bytes(layer):
-        return None
-    _, _, formats = name.removesuffix("_picked").partition("_")
-    label = name if share is None else f"rank{100 * share:g}%" + ("" if formats == "int8" else f"_{formats}")
-    picked = "" if share is None or action.components is None else "_picked"
-    return MenuItem(name, label + picked, action)
-
-
-def _tensor_format(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
-    action = tensor_menu.resolved(choice, layer, FACTOR)
-    if action is None:
-        return None
-    name, share = tensor_menu.name_of(action, short_name), choice.get("fraction")
-    return MenuItem(name, name if share is None else tensor_menu.label_of(action, share, short_name), action)
-
-
-def _corrected(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
-    """The choice inside, resolved as if it stood alone, and corrected; None for an embedding too."""
-    inside = choice.get("action")
-    if not isinstance(inside, Mapping):
-        parse(choice)  # says what is wrong, or takes a finished action
-        inside = inside.to_json() if isinstance(inside, Action) else {}
-    item = None if layer.kind == "embedding" else _resolve(inside, layer)
-    if item is None:
-        return None
-    action = parse({**choice, "action": item.action})
-    action.check(layer)
-    ending = _ending(action)
-    return MenuItem(item.name + ending, item.label + ending, action)
-
-
-def _ending(action: Action) -> str:
-    return "_shift_gain" if isinstance(action, Corrected) and action.variance else "_shift"
-
-
-def _prune(choice: Mapping[str, Any], layer: Layer) -> MenuItem | None:
-    action = parse({"values": FACTOR, **choice})
-    assert isinstance(action, Prune)
-    name, values = short_name(action), action.values
-    kept = action.values_layer(layer)
-    if isinstance(values, Quantize) and values.group_size is not None and values.group_size > kept.columns:
-        whole = "channel" if kept.rows > 1 else "tensor"
-        action = replace(action, values=replace(values, granularity=whole, group_size=None))
-    try:
-        action.check(layer)
-    except ActionError:
-        return None  # an embedding's inputs, say: the menu is for many layers
-    signs_alone = isinstance(values, Quantize) and values.scheme == "symmetric" and values.bits == 1
-    if isinstance(values, Quantize) and values.bits < 8 and (action.signs == "apart" or signs_alone):
-        values = replace(values, bits=values.bits + 1)  # without pruning it takes a bit more to stand for 0 too
-    return MenuItem(name, name, action) if action.stored_bytes(layer) < values.stored_bytes(layer) else None
-
-
-def short_name(action: Action) -> str:
-    """What a choice is called: ``int4``, ``int4_g128``, ``int4_ceil``, ``rank16_int8``, ``kept0.5_int4``, ``keep``, …
-
-    ``int4_shift`` and ``int4_shift_gain`` are corrected.
-    """
-    if isinstance(action, Keep):
-        return "keep" if action.dtype == "float32" else f"keep_{action.dtype}"
-    if isinstance(action, Quantize):
-        shared = {"channel": "", "tensor": "_tensor", "group": f"_g{action.group_size}"}[action.granularity]
-        scheme = "" if action.scheme == "symmetric" else "_asym"
-        method = "" if action.method == "rtn" else f"_{action.method}"
-        rounding = "" if action.rounding == "nearest" else f"_{action.rounding}"
-        return f"int{action.bits}{shared}{scheme}{method}{rounding}"
-    if isinstance(action, LowRank):
-        factors = dict.fromkeys((short_name(action.left), short_name(action.right)))
-        picked = "" if action.components is None else "_picked"
-        picked += "" if action.weighting == "none" else f"_{action.weighting}"
-        return f"rank{action.rank}_{'_'.join(factors)}{picked}"
-    if isinstance(action, NumberFormat):
-        usual = replace(action, granularity=None, group_size=None, scale_dtype=None, method=None, weighting="none")
-        shared = "" if action.granularity == usual.granularity else f"_{action.granularity}"
-        if action.granularity == "group" and action.group_size != usual.group_size:
-            shared = f"_g{action.group_size}"
-        scale = "" if action.scale_dtype == usual.scale_dtype else f"_{action.scale_dtype}"
-        method = "" if action.method == usual.method else f"_{action.method}"
-        weighting = "" if action.weighting == "none" else f"_{action.weighting}"
-        return f"{action.format}{shared}{scale}{method}{weighting}"
-    if isinstance(action, Unify):
-        weighting = "" if action.weighting == "none" else f"_{action.weighting}"
-        return f"unify{action.block}_{100 * action.share:g}%_{short_name(action.values)}{weighting}"
-    if isinstance(action, TensorFormat):
-        return tensor_menu.name_of(action, short_name)
-    if isinstance(action, Corrected):
-        return short_name(action.action) + _ending(action)
-    if isinstance(action, Prune):
-        share = f"{action.keep}of{action.block}" if action.density is None else f"{action.density}"
-        ways = {"signs": action.signs == "apart", "input": action.weighting != "none", "fit": action.compensate}
-        return "_".join([f"kept{share}", short_name(action.values), *(way for way, on in ways.items() if on)])
-    return "_".join([action.kind, *(f"{v}" for k, v in action.to_json().items() if k != "kind")])

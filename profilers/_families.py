@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from allocator.actions import NumberFormat, Quantize
-from allocator.space import MenuItem
+from allocator.menu_items import MenuItem
 
 
 def family(item: MenuItem) -> str:

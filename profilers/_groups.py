@@ -17,6 +17,7 @@ from allocator.applier.inventory import outside_bytes
 from allocator.applier.layers import uncovered
 from allocator.grouping.rules import Coupled
 from allocator.workload import Part
+from profilers._channels import channel_couplings
 from profilers._couplings import coupling_rows
 from profilers._findings import Basis, Gathered
 from profilers._plan import Plan, Target
@@ -56,6 +57,7 @@ def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any], sets: Seque
     first = next(iter(found.scores))
     outside = offsets(plan)
     joined = coupling_rows(sets)
+    agreed, channels = channel_couplings(plan.targets, plan.channels)
     out: dict[str, Any] = {
         "format": "allocation-problem",
         "version": 1,
@@ -64,7 +66,7 @@ def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any], sets: Seque
         "resources": {name: {"unit": unit, "offset": outside[name]} for name, unit in RESOURCES.items()},
         "groups": [_group(place, target, found) for place, target in enumerate(plan.targets)],
         "loss": {"terms": {first: 1}},
-        "couplings": joined["couplings"],
+        "couplings": [*joined["couplings"], *agreed],
         "interactions": [_interaction(plan, basis) for basis in found.bases],
         "provenance": dict(provenance),
     }
@@ -79,6 +81,7 @@ def rows(plan: Plan, found: Gathered, provenance: Mapping[str, Any], sets: Seque
         "uncovered": [{"name": u.name, "shape": list(u.shape), "reason": u.reason} for u in missed],
         "profilers": found.notes,
         **({"couplings": joined["meta"]} if sets else {}),
+        **({"channels": channels} if channels else {}),
     }
     return out
 

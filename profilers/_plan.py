@@ -17,7 +17,9 @@ from allocator.applier.layers import Unit, kind_of, units
 from allocator.applier.plan import require_doable
 from allocator.applier.statistics import LayerStatistics
 from allocator.errors import ActionError, UsageError
-from allocator.space import MenuItem, Space
+from allocator.grouping.channels import ChannelSpace
+from allocator.menu_items import MenuItem
+from allocator.space import NO_LEVELS, Space
 from allocator.tasks.batches import take
 from allocator.workload import Workload
 from profilers._parts import Parts
@@ -51,9 +53,10 @@ class Target:
         return self.unit.name
 
     def approximation(self, place: int) -> Tensor:
-        """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor."""
+        """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor. Rows that nobody reads
+        are as they were."""
         with self._approximating() as approximator:
-            return approximator.approximate(self.menu[place].action)
+            return approximator.as_scored(self.menu[place].action)
 
     def shift(self, place: int) -> Tensor | None:
         """[rows]: what choice ``place`` adds to every output beside its weight; None for most."""
@@ -93,7 +96,8 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group.
+    """A workload and its targets, in the model's order; ``skipped`` are the layers that get no group,
+    ``channels`` the network's channel spaces if its rules leave channels out.
 
     ``parts`` keeps what is finished of a long measurement; ``memory`` what later shards of it can use again;
     ``workers`` says where shards run; ``model_sha256`` is of the network as it was handed in, before its attention was
@@ -103,6 +107,7 @@ class Plan:
     workload: Workload
     targets: tuple[Target, ...]
     skipped: tuple[tuple[Unit, Layer], ...]
+    channels: tuple[ChannelSpace, ...] | None = None
     parts: Parts = field(default_factory=Parts)
     memory: dict[object, Any] = field(default_factory=dict)
     workers: Workers = field(default_factory=Workers)
@@ -111,13 +116,15 @@ class Plan:
 
 def plan(workload: Workload, space: Space) -> Plan:
     """Lay out groups and choices; runs one calibration sample to count positions. Call it inside `untouched`
-    and `Opening`.
+    and `Opening`. For a space that leaves out channels they are found and ranked here (`profilers._channels`).
 
     Raises:
         UsageError: nothing to compress; a rule names no layer; weights are not float32; a layer with choices is never
             called by the forward pass.
         ActionError: a choice that cannot be done to a layer.
     """
+    from profilers._channels import channel_levels, channel_spaces  # they measure layers, which takes a plan of its own
+
     model = workload.model
     named: Mapping[str, Module] = dict(model.named_modules())
     found = units(model)
@@ -128,12 +135,14 @@ def plan(workload: Workload, space: Space) -> Plan:
     first = next(iter(workload.calibration))
     modules = [named[name] for unit in found for name in unit.modules]
     uses = trace(workload.task, model, take(first, 0, 1), modules)
+    spaces = channel_spaces(workload, found, space)
+    levels = channel_levels(workload, found, space, spaces)
     targets: list[Target] = []
     skipped: list[tuple[Unit, Layer]] = []
     for unit in found:
         own = tuple(named[name] for name in unit.modules)
         layer = _placed(unit, {module: uses[module] for module in own})
-        menu = _doable(model, unit, space.menu(unit.modules, layer))
+        menu = _doable(model, unit, space.menu(unit.modules, layer, levels.get(unit.name, NO_LEVELS)))
         if menu is None:
             skipped.append((unit, layer))
             continue
@@ -146,7 +155,7 @@ def plan(workload: Workload, space: Space) -> Plan:
         targets.append(Target(unit, own, layer, menu))
     if not targets:
         raise UsageError(f"the space skips every layer of {workload.name}: give at least one layer choices")
-    return Plan(workload, tuple(targets), tuple(skipped))
+    return Plan(workload, tuple(targets), tuple(skipped), spaces)
 
 
 def _doable(model: Module, unit: Unit, menu: list[MenuItem] | None) -> list[MenuItem] | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from allocator.actions import Layer, LowRank
 from allocator.errors import UsageError
-from allocator.space import FACTOR
+from allocator.menu_items import FACTOR
 from profilers._findings import Findings
 from profilers._groups import RESOURCES, costs
 from profilers._moments import input_moments, moment_bytes

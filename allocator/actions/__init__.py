@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of
+from allocator.actions.action import ACTIVATION_BITS, STATISTICS, Action, statistics_of, unread_rows
 from allocator.actions.corrected import Corrected
 from allocator.actions.cp import Cp
 from allocator.actions.factored import Factored, Part, Plain
@@ -16,6 +16,7 @@ from allocator.actions.low_rank import LowRank
 from allocator.actions.number_format import NumberFormat
 from allocator.actions.prune import Prune
 from allocator.actions.quantize import Quantize
+from allocator.actions.slim import Kept, Slim
 from allocator.actions.tensor_format import TensorFormat
 from allocator.actions.tt import Tt
 from allocator.actions.tucker2 import Tucker2
@@ -30,6 +31,7 @@ __all__ = [
     "Cp",
     "Factored",
     "Keep",
+    "Kept",
     "Layer",
     "LowRank",
     "NumberFormat",
@@ -37,17 +39,19 @@ __all__ = [
     "Plain",
     "Prune",
     "Quantize",
+    "Slim",
     "TensorFormat",
     "Tt",
     "Tucker2",
     "Unify",
     "parse",
     "statistics_of",
+    "unread_rows",
 ]
 
 ENTRY_POINTS = "allocator.actions"
 KINDS: Mapping[str, type[Action]] = {
-    spec.kind: spec for spec in (Corrected, Cp, Keep, LowRank, NumberFormat, Prune, Quantize, Tt, Tucker2, Unify)
+    spec.kind: spec for spec in (Corrected, Cp, Keep, LowRank, NumberFormat, Prune, Quantize, Slim, Tt, Tucker2, Unify)
 }
 
 

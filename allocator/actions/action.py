@@ -23,6 +23,15 @@ def statistics_of(action: Action) -> frozenset[str]:
     return found
 
 
+def unread_rows(action: Action) -> tuple[int, ...]:
+    """Rows of the weight whose outputs nobody reads wherever this action may be taken; none unless its class says so.
+
+    What is stored of them is without effect, so that a score of the action leaves them as they were.
+    """
+    found: tuple[int, ...] = getattr(action, "unread", ())
+    return found
+
+
 @runtime_checkable
 class Action(Protocol):
     """One way to store a layer's weight: data, never code.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from allocator.actions import Action, Layer
+from allocator.actions import Action, Layer, unread_rows
 from allocator.applier.kinds import FactoredKind, Kind, kind_of
 from allocator.applier.kinds.kind import stored
 from allocator.applier.statistics import LayerStatistics
@@ -58,6 +58,17 @@ class Approximator:
         if matrix.data_ptr() == self._weight.matrix.data_ptr():
             matrix = matrix.clone()
         return matrix.reshape(self._shape).to(self._dtype)
+
+    def as_scored(self, action: Action) -> Tensor:
+        """The same, but rows that nobody reads (`unread_rows`) are as they were: they change no output of the network.
+
+        So a score is that of what is read, whether or not the other choices that the rows depend on are taken too.
+        """
+        made, unread = self.approximate(action), unread_rows(action)
+        if unread:
+            where = torch.tensor(unread, device=made.device)
+            made[where] = self._weight.matrix.view(self._shape)[where].to(self._dtype)
+        return made
 
     def shift(self, action: Action) -> Tensor | None:
         """float32 [rows]: what the action adds to every output of the layer; None for most."""

@@ -71,6 +71,9 @@ def profile_command(
         say(f"{out}: {problem.group_count} groups, {problem.choice_count} choices, scores {scores}")
         for one in (problem.notes.meta or {}).get("couplings", ()):
             say(f"  one format for {one['name']} ({one['kind']}): {', '.join(one['groups'])}")
+        for one in (problem.notes.meta or {}).get("channels", ()):
+            kept = " or ".join(map(str, one["kept"]))
+            say(f"  {kept} of {one['channels']} {one['name']}: read by {', '.join(one['consumers'])}")
 
 
 def _command(words: list[str]) -> str:

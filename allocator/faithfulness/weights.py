@@ -104,7 +104,7 @@ class Weights:
         """The approximation and its shift; what was worked out about a weight on the way is kept."""
         weight, statistics = step.unit.weight, self._statistics.get(step.unit.name)
         approximator = self._approximators.get(id(weight)) or Approximator(weight, step.unit.layer, statistics)
-        made = approximator.approximate(step.action), approximator.shift(step.action)
+        made = approximator.as_scored(step.action), approximator.shift(step.action)
         if approximator.worth_keeping:
             self._approximators[id(weight)] = approximator
         return made

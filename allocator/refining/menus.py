@@ -10,8 +10,10 @@ from torch.nn import Module
 from allocator.actions import Layer, parse
 from allocator.errors import UsageError
 from allocator.faithfulness.weights import Weights
+from allocator.grouping.shares import Levels
+from allocator.menu_items import MenuItem
 from allocator.problem import Problem
-from allocator.space import MenuItem, Rule, Space
+from allocator.space import NO_LEVELS, Rule, Space
 from allocator.statement import BoolArray
 
 
@@ -36,7 +38,7 @@ class Menus(Space):
         own = self.menus.get(modules[0])
         return None if own is None else Rule(choices=tuple(item.action.to_json() for item in own), modules=modules[0])
 
-    def menu(self, modules: Sequence[str], layer: Layer) -> list[MenuItem] | None:
+    def menu(self, modules: Sequence[str], layer: Layer, levels: Levels = NO_LEVELS) -> list[MenuItem] | None:
         """The choices of this weight; None if it is skipped."""
         own = self.menus.get(modules[0])
         return None if own is None else list(own)

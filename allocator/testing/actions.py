@@ -68,6 +68,11 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"kind": "prune", "pattern": "unstructured", "density": 0.3, "values": _FOUR},
         {"kind": "prune", "pattern": "n_m", "keep": 2, "block": 4, "values": _HALF, "compensate": True},
     ),
+    "slim": (
+        {"kind": "slim", "rows": {"of": 8, "kept": [0, 2, 3, 6]}, "values": _FOUR},
+        {"kind": "slim", "rows": {"of": 12, "kept": [1, 5]}, "values": _HALF},
+        {"kind": "slim", "columns": {"of": 10, "kept": [1, 5, 8]}, "values": _HALF, "weighting": "input"},
+    ),
     "unify": ({"kind": "unify", "block": 3, "share": 0.5, "values": _FOUR},),
     "corrected": (
         {"kind": "corrected", "action": {**_ASYMMETRIC, "method": "gptq"}, "variance": True},

@@ -14,7 +14,7 @@ from allocator.choosing import choose_solver
 from allocator.features import ALL, MEANING
 from allocator.problem import Problem
 from allocator.reduce import reduce
-from allocator.statement import Basis, Budget, MaxDistinct, Pairs
+from allocator.statement import Basis, Budget, Cardinality, MaxDistinct, Pairs
 from allocator.testing.coupled_layers import coupled_layers
 from allocator.testing.random_problems import random_rows
 
@@ -46,6 +46,20 @@ def test_one_budget_goes_to_the_engine_at_any_size() -> None:
     assert choose_solver(Problem.from_arrays(scores, scores))[0] == "exact"
     assert choose_solver(Problem.from_arrays(scores[:100], scores[:100], budgets={"cost": 3}))[0] == "exact"
     assert choose_solver(None)[0] == "brute_force"
+
+
+def test_many_couplings_that_count_go_to_an_integer_program() -> None:
+    problem = Problem.from_arrays(np.zeros((60, 6)), np.zeros((60, 6)), budgets={"cost": 3})
+    rows = [Cardinality("exactly", (6 * g, 6 * g + 7), 1) for g in range(30)]
+    assert choose_solver(problem.replace(couplings=tuple(rows[:5])))[0] == "exact"
+    assert choose_solver(problem.replace(couplings=tuple(rows)))[0] == "ortools_mip"
+    joined = problem.replace(couplings=tuple(rows), interactions=(Basis("score", np.ones(1), np.ones((360, 1))),))
+    assert choose_solver(joined)[0] == "annealing"
+    assert solve(joined).status == "feasible"
+    few = Problem.from_arrays(np.zeros((30, 2)), np.zeros((30, 2)), budgets={"cost": 3})
+    joined = few.replace(couplings=tuple(Cardinality("exactly", (2 * g, 2 * g + 3), 1) for g in range(25)),
+                         interactions=(Basis("score", np.ones(1), np.ones((60, 1))),))  # fmt: skip
+    assert choose_solver(joined)[0] == "ortools_cpsat"
 
 
 def test_interactions_go_to_our_own_engine_unless_something_else_needs_another() -> None:

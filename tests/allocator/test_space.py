@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.actions import Keep, Layer, LowRank, parse
+from allocator.actions import Keep, Kept, Layer, LowRank, parse
+from allocator.choice_names import short_name
 from allocator.errors import ActionError, UsageError
-from allocator.space import MenuItem, Rule, Space, short_name
+from allocator.grouping.shares import Levels, Share
+from allocator.menu_items import MenuItem
+from allocator.space import Rule, Space
 
 LINEAR = Layer("linear", (48, 64))
 FOUR = {"kind": "quantize", "bits": 4}
@@ -54,6 +57,17 @@ def test_simple_options_reach_every_width():
         (
             {"kind": "number_format", "format": "ternary", "granularity": "tensor", "method": "twn"},
             "ternary_tensor_twn",
+        ),
+        ({"kind": "slim", "rows": {"of": 9, "kept": [1, 4]}, "values": FOUR}, "slim_r2_int4"),
+        (
+            {
+                "kind": "slim",
+                "rows": {"of": 9, "kept": [1, 4]},
+                "columns": {"of": 3, "kept": [1]},
+                "values": KEEP,
+                "weighting": "input",
+            },
+            "slim_r2_c1_keep_input",
         ),
         ({"kind": "unify", "block": 8, "share": 0.25, "values": FOUR}, "unify8_25%_int4"),
         ({"kind": "unify", "block": 4, "share": 0.5, "values": KEEP, "weighting": "input"}, "unify4_50%_keep_input"),
@@ -167,6 +181,65 @@ def test_groups_of_other_formats_and_of_factors_too():
     ] * 2
     assert [item.action.right.granularity for item in (long[1], short[1])] == ["group", "channel"]
     assert long[1].action.left.granularity == "channel"
+
+
+SHARES = ({"kind": "slim", "keep": 0.5, "values": FOUR}, {"kind": "slim", "keep": 0.25, "values": FOUR})
+
+
+def test_shares_of_channels_are_all_pairs_of_a_layers_levels():
+    half, quarter = Share(0.5), Share(0.25)
+    rows = {half: Kept(48, tuple(range(24))), quarter: Kept(48, tuple(range(12)))}
+    columns = {half: Kept(4, (0, 2)), quarter: Kept(4, (3,))}
+    space = Space((Rule(choices=(FOUR, *SHARES)),))
+    both = [(i.name, i.label) for i in space.menu(["fc"], LINEAR, Levels(rows, columns))]
+    assert both == [
+        ("int4", "int4"),
+        ("slim_r24_int4", "slim_r50%_int4"),
+        ("slim_c2_int4_input", "slim_c50%_int4_input"),
+        ("slim_r24_c2_int4_input", "slim_r50%_c50%_int4_input"),
+        ("slim_r12_int4", "slim_r25%_int4"),
+        ("slim_r12_c2_int4_input", "slim_r25%_c50%_int4_input"),
+        ("slim_c1_int4_input", "slim_c25%_int4_input"),
+        ("slim_r24_c1_int4_input", "slim_r50%_c25%_int4_input"),
+        ("slim_r12_c1_int4_input", "slim_r25%_c25%_int4_input"),
+    ]
+    reading = [item.name for item in space.menu(["fc"], LINEAR, Levels(columns={quarter: columns[quarter]}))]
+    assert reading == ["int4", "slim_c1_int4_input"]
+    square = Levels({half: Kept(48, (1, 5))}, {half: Kept(48, (1, 5))}, same=True)
+    assert names_of(space.menu(["fc"], Layer("linear", (48, 48)), square)) == ["int4", "slim_r2_c2_int4_input"]
+    assert names(space) == ["int4"]
+
+
+def names_of(menu):
+    return [item.name for item in menu]
+
+
+def test_shares_with_other_values_or_other_counts_are_not_mixed():
+    half, most = Share(0.5, 4), Share(0.75)
+    own = Levels(rows={half: Kept(48, tuple(range(24))), most: Kept(48, tuple(range(36)))})
+    grouped = {"kind": "quantize", "bits": 4, "granularity": "group", "group_size": 64}
+    choices = (
+        {**SHARES[0], "multiple": 4, "weighting": "none"},
+        {"kind": "slim", "keep": 0.75, "values": grouped},
+        FOUR,
+    )
+    menu = Space((Rule(choices=choices),)).menu(["fc"], Layer("linear", (48, 9)), own)
+    assert names_of(menu) == ["slim_r24_int4", "slim_r36_int4_g64", "int4"]
+    assert menu[1].action.values.granularity == "channel"
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        ({"keep": 1}, "share of the channels between 0 and 1, got 1"),
+        ({"keep": "half"}, "share of the channels"),
+        ({"keep": 0.5, "multiple": 0}, "multiple must be an integer ≥ 1"),
+        ({"keep": 0.5, "rows": {"of": 2, "kept": [1]}}, "has the keys keep, multiple, values and weighting"),
+    ],
+)
+def test_what_is_no_share_is_named(share, said):
+    with pytest.raises(ActionError, match=said):
+        Space((Rule(choices=({"kind": "slim", "values": FOUR, **share},)),)).menu(["fc"], LINEAR)
 
 
 def test_unified_blocks_are_offered_where_they_save_bytes():

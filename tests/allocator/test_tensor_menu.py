@@ -5,8 +5,9 @@ import math
 import pytest
 
 from allocator.actions import Layer, Quantize, Tucker2, parse
+from allocator.choice_names import short_name
 from allocator.errors import ActionError
-from allocator.space import Rule, Space, short_name
+from allocator.space import Rule, Space
 
 CONV = Layer("conv2d", (64, 32, 3, 3))
 KEEP = {"kind": "keep", "dtype": "float32"}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from allocator.actions import KINDS, Layer, parse
+from allocator.actions import KINDS, Layer, Slim, parse
 from allocator.applier.kinds import KINDS as DONE
 from allocator.errors import ActionError
 from allocator.testing.actions import EXAMPLES, check_network, check_weight, done_to, network
@@ -41,6 +41,16 @@ CONVOLVED = ("tucker2", "cp", "tt")
 
 
 @st.composite
+def slimmed(draw: Any, action: Slim) -> Layer:
+    """A layer of as many rows and input channels as the action says."""
+    kernel = [draw(st.integers(1, 3)) for _ in range(draw(st.integers(0, 2)))]
+    rows = action.rows.of if action.rows else draw(st.integers(1, 5))
+    columns = action.columns.of if action.columns else draw(st.integers(1, 5))
+    kinds: tuple[Literal["linear"], Literal["conv1d"], Literal["conv2d"]] = ("linear", "conv1d", "conv2d")
+    return Layer(kinds[len(kernel)], (rows, columns, *kernel))
+
+
+@st.composite
 def layers(draw: Any, convolved: bool) -> Layer:
     """Of any kind; with ``convolved`` those that tensor formats are for."""
     kinds = ["conv1d", "conv2d", "conv3d"]
@@ -56,7 +66,8 @@ def layers(draw: Any, convolved: bool) -> Layer:
 @given(data=st.data())
 @settings(max_examples=times(60), deadline=None)
 def test_weights(kind: str, data: st.DataObject) -> None:
-    action, layer = parse(data.draw(st.sampled_from(EXAMPLES[kind]))), data.draw(layers(kind in CONVOLVED))
+    action = parse(data.draw(st.sampled_from(EXAMPLES[kind])))
+    layer = data.draw(slimmed(action) if isinstance(action, Slim) else layers(kind in CONVOLVED))
     try:
         action.check(layer)
     except ActionError:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from allocator.actions import Quantize
-from allocator.space import MenuItem
+from allocator.menu_items import MenuItem
 from profilers._shrink import drawn, measured, shrunk
 from profilers._sketch import Sketched
 

@@ -13,6 +13,7 @@ from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.kinds.number_format import NumberFormatKind
 from allocator.applier.kinds.prune import PruneKind
 from allocator.applier.kinds.quantize import QuantizeKind
+from allocator.applier.kinds.slim import SlimKind
 from allocator.applier.kinds.tt import TtKind
 from allocator.applier.kinds.tucker2 import Tucker2Kind
 from allocator.applier.kinds.unify import UnifyKind
@@ -30,6 +31,7 @@ KINDS: Mapping[str, Kind] = {
     "quantize": QuantizeKind(),
     "tt": TtKind(),
     "tucker2": Tucker2Kind(),
+    "slim": SlimKind(),
     "unify": UnifyKind(),
 }
 

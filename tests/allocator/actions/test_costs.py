@@ -6,7 +6,19 @@ import math
 
 import pytest
 
-from allocator.actions import Corrected, Keep, Layer, LowRank, NumberFormat, Prune, Quantize, Unify, statistics_of
+from allocator.actions import (
+    Corrected,
+    Keep,
+    Kept,
+    Layer,
+    LowRank,
+    NumberFormat,
+    Prune,
+    Quantize,
+    Slim,
+    Unify,
+    statistics_of,
+)
 from allocator.actions.positions import EliasFano, cheapest_form
 from allocator.errors import ActionError
 
@@ -100,6 +112,21 @@ def test_unified_blocks_take_a_bit_in_the_map_a_magnitude_and_signs(share: float
     assert action.stored_bytes(layer) == 2 + 2 * unified + math.ceil(6 * unified / 8) + other
     assert (action.macs(layer), action.bops(layer)) == (120, 2 * 32 * (unified * (6 + 16) + rest * 4))
     assert action.bops(Layer("embedding", (3, 20))) == 0
+
+
+def test_slim_stores_maps_and_what_remains() -> None:
+    layer = Layer("conv2d", (20, 10, 3, 3), positions=49)
+    rows, columns = Kept(20, (0, 3, 19)), Kept(10, (1, 2, 5, 9))
+    four = Quantize(bits=4)
+    both = Slim(rows=rows, columns=columns, values=four)
+    assert both.stored_bytes(layer) == 3 + 2 + (3 * 36 * 4 // 8 + 3 * 2)
+    assert (both.macs(layer), both.bops(layer, 16)) == (3 * 36 * 49, 3 * 36 * 49 * 4 * 16)
+    assert Slim(rows=rows, values=Keep()).stored_bytes(layer) == 3 + 3 * 90 * 4
+    assert Slim(columns=columns, values=four).stored_bytes(layer) == 2 + (20 * 36 * 4 // 8 + 20 * 2)
+    flattened = Slim(columns=columns, values=Keep(dtype="float16"))  # 10 channels of 7 places each
+    assert flattened.stored_bytes(Layer("linear", (5, 70))) == 2 + 5 * 28 * 2
+    depthwise = Layer("conv2d", (20, 1, 3, 3), groups=20)
+    assert Slim(rows=rows, values=four).stored_bytes(depthwise) == 3 + (14 + 3 * 2)
 
 
 def test_depthwise_macs_count_the_weights_that_there_are() -> None:

@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 
-from allocator.actions import Action, Corrected, Keep, Layer, LowRank, NumberFormat, Prune, Quantize, Unify, parse
+from allocator.actions import (
+    Action,
+    Corrected,
+    Keep,
+    Kept,
+    Layer,
+    LowRank,
+    NumberFormat,
+    Prune,
+    Quantize,
+    Slim,
+    Unify,
+    parse,
+)
 from allocator.errors import ActionError
 
 SHARE = {"kind": "prune", "pattern": "unstructured", "values": {"kind": "keep"}}
@@ -36,6 +49,9 @@ GOOD: list[dict[str, Any]] = [
     {"kind": "number_format", "format": "mxfp4", "method": "absmax"},
     {"kind": "unify", "block": 8, "share": 0.5,
      "values": {"kind": "number_format", "format": "mxfp4", "method": "absmax"}},
+    {"kind": "slim", "values": {"kind": "keep", "dtype": "float16"}, "rows": {"of": 10, "kept": "0102"}},
+    {"kind": "slim", "values": {"kind": "keep", "dtype": "float16"}, "rows": {"of": 3, "kept": "05"},
+     "columns": {"of": 8, "kept": "80"}, "weighting": "input"},
     {"kind": "unify", "block": 2, "share": 1.0, "values": {"kind": "keep", "dtype": "float16"}, "weighting": "input"},
     {"kind": "corrected", "action": {"kind": "keep", "dtype": "float16"}, "variance": True},
     {"kind": "corrected", "action": {"kind": "quantize", "bits": 2, "scheme": "symmetric", "granularity": "channel",
@@ -67,6 +83,13 @@ def test_defaults_make_one_action_of_many_spellings() -> None:
     assert (ternary.method, ternary.granularity, ternary.scale_dtype) == ("mse", "channel", "float16")
     assert parse({"kind": "unify", "block": 2, "share": 1, "values": {"kind": "keep", "dtype": "float16"},
                   "weighting": "input"}) == parse(GOOD[-5])  # fmt: skip
+
+
+def test_kept_channels_are_a_list_or_a_bitmap() -> None:
+    slim = {"kind": "slim", "values": {"kind": "keep"}}
+    by_list, by_digits = (parse({**slim, "columns": {"of": 10, "kept": kept}}) for kept in ([0, 9], "0102"))
+    assert by_list == by_digits == Slim(columns=Kept(10, (0, 9)), values=Keep())
+    assert by_list.to_json()["columns"] == {"of": 10, "kept": "0102"}
 
 
 def test_an_action_passes_through() -> None:
@@ -159,6 +182,22 @@ def test_an_action_passes_through() -> None:
         ({**NM, "keep": 1, "block": 4, "signs": "no"}, "signs"),
         ({**NM, "values": {"kind": "quantize", "bits": 4, "rounding": "ceil"}, "keep": 1,
           "block": 4, "compensate": True}, "cannot be rounded in one direction, ceil"),
+        ({"kind": "slim", "values": {"kind": "keep"}}, "neither rows nor columns are left out"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": [1]}}, "'values' is missing"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": [1]}, "values": {"kind": "unify"}}, "values must be an action of"),
+        ({"kind": "slim", "keep": 0.5, "values": {"kind": "keep"}}, "keep is a share of channels, which only a rule"),
+        ({"kind": "slim", "rows": [1], "values": {"kind": "keep"}}, 'rows must be {"of": channels, "kept": which}'),
+        ({"kind": "slim", "rows": {"of": 1, "kept": [0]}, "values": {"kind": "keep"}}, "of must be an integer ≥ 2"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": [2, 1]}, "values": {"kind": "keep"}}, "rising numbers from 0 to 3"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": [4]}, "values": {"kind": "keep"}}, "rising numbers from 0 to 3"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": []}, "values": {"kind": "keep"}}, "at least one"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": "0f"}, "values": {"kind": "keep"}}, "not all 4"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": "1f"}, "values": {"kind": "keep"}}, "or 2 hexadecimal digits"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": "0g"}, "values": {"kind": "keep"}}, "hexadecimal digits"),
+        ({"kind": "slim", "rows": {"of": 9, "kept": "01"}, "values": {"kind": "keep"}}, "or 4 hexadecimal digits"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": [True]}, "values": {"kind": "keep"}}, "list of channel numbers"),
+        ({"kind": "slim", "rows": {"of": 4, "kept": [1]}, "values": {"kind": "keep"}, "weighting": "input"},
+         "weighting is about columns that go"),
         ({"bits": 4}, 'object with a "kind"'),
         ({"kind": ["quantize"]}, 'object with a "kind"'),
     ],
@@ -252,3 +291,22 @@ def test_a_third_partys_kind_is_found_and_a_broken_one_named(monkeypatch: pytest
             parse({"kind": kind})
     with pytest.raises(ActionError, match=r"known are broken, .*keep, .*low_rank, .*mine, .*other, .*quantize"):
         parse({"kind": "unheard_of"})
+
+
+SLIM_LAYERS = [
+    (Slim(rows=Kept(4, (1,)), values=Keep()), Layer("embedding", (4, 4)), "its rows are no channels"),
+    (Slim(rows=Kept(5, (1,)), values=Keep()), Layer("linear", (4, 4)), r"rows are of 5 channels, but .* has 4"),
+    (Slim(columns=Kept(3, (1,)), values=Keep()), Layer("linear", (4, 4)), "4 columns .* do not part into 3 channels"),
+    (Slim(columns=Kept(4, (1,)), values=Keep()), Layer("conv1d", (4, 2, 2), groups=2), "2 groups .* leave columns out"),
+    (
+        Slim(columns=Kept(4, (1,)), values=Quantize(bits=4, granularity="group", group_size=4)),
+        Layer("conv1d", (4, 4, 3)),
+        "values: .* 3 weights of a row",
+    ),
+]
+
+
+@pytest.mark.parametrize(("action", "layer", "said"), SLIM_LAYERS)
+def test_channels_that_a_layer_lacks_are_refused(action: Action, layer: Layer, said: str) -> None:
+    with pytest.raises(ActionError, match=said):
+        action.check(layer)

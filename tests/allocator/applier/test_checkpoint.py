@@ -43,6 +43,9 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None, measured: b
         choices.append({"kind": "prune", "pattern": "unstructured", "density": 0.2, "values": HALF})
         bits = {"kind": "quantize", "bits": 2, "scheme": "asymmetric"}
         choices.append({"kind": "prune", "pattern": "n_m", "keep": 1, "block": 4, "values": bits, "signs": "apart"})
+        if unit.layer.kind != "embedding":
+            kept = {"of": unit.layer.rows, "kept": list(range(0, unit.layer.rows, 2))}
+            choices.append({"kind": "slim", "rows": kept, "values": {"kind": "quantize", "bits": 4}})
         if unit.layer.groups == 1:
             choices.append({"kind": "low_rank", "rank": 2, "left": HALF, "right": {"kind": "quantize", "bits": 6}})
         for tensor in (

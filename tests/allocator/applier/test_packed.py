@@ -15,11 +15,13 @@ from allocator.actions import (
     Action,
     Corrected,
     Keep,
+    Kept,
     Layer,
     LowRank,
     NumberFormat,
     Prune,
     Quantize,
+    Slim,
     TensorFormat,
     Unify,
     parse,
@@ -116,6 +118,22 @@ def pruned(draw: Any, layer: Layer) -> Prune:
 
 
 @st.composite
+def slim(draw: Any, layer: Layer) -> Slim | None:
+    """Of a layer with two rows or two input channels at least, but no embedding; None of others."""
+    sizes = {"rows": layer.rows, "columns": layer.weight_shape[1]}
+    sides = [side for side, of in sizes.items() if of > 1]
+    if layer.kind == "embedding" or not sides:
+        return None
+    kept = {}
+    for side in draw(st.lists(st.sampled_from(sides), min_size=1, unique=True)):
+        of = sizes[side]
+        numbers = draw(st.lists(st.integers(0, of - 1), min_size=1, max_size=of - 1, unique=True))
+        kept[side] = Kept(of, tuple(sorted(numbers)))
+    columns = Slim(values=Keep(), **kept).core(layer).columns
+    return Slim(values=draw(plain_actions(columns)), **kept)
+
+
+@st.composite
 def cases(draw: Any) -> tuple[Layer, Action, int]:
     layer = draw(layers())
     action: Action = draw(plain_actions(layer.columns))
@@ -130,6 +148,8 @@ def cases(draw: Any) -> tuple[Layer, Action, int]:
         action = draw(unified(layer))
     elif layer.kind != "embedding" and isinstance(action, Quantize) and draw(st.booleans()):
         action = replace(action, method="gptq")
+    elif draw(st.booleans()):
+        action = draw(slim(layer)) or action
     if layer.kind != "embedding" and action != Keep() and draw(st.booleans()):
         action = Corrected(action=action, variance=draw(st.booleans()))
     return layer, action, draw(st.integers(0, 2**31))
