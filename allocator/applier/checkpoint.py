@@ -117,9 +117,7 @@ def write_model(
     units = [step.unit for step in steps]
     inventory = take_inventory(model, units)
     tensors: list[Any] = [(describe(key, t), partial(_itself, t)) for key, t in inventory.outside.items()]
-    tensors += [
-        (stored_as(key_of(step), step.action, step.unit.layer), partial(payload, step)) for step in steps
-    ]
+    tensors += [(stored_as(key_of(step), step.action, step.unit.layer), partial(payload, step)) for step in steps]
     described = padded(len(header_text([], said).encode())) if said else 0
     metadata = {**inventory.metadata, **said}
     return write(path, tensors, metadata, header_bytes(inventory, units) + described), described

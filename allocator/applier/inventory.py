@@ -31,7 +31,7 @@ class Inventory:
     @property
     def metadata(self) -> dict[str, str]:
         """What the file's header says beyond the tensors."""
-        return {"aliases": json.dumps(self.aliases, separators=(",", ":"))} if self.aliases else {}
+        return {"aliases": json.dumps(self.aliases, separators=(",", ":"), sort_keys=True)} if self.aliases else {}
 
 
 def weight_key(module_name: str) -> str:

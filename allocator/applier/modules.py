@@ -36,6 +36,7 @@ class Compressed(nn.Module):
     dtype_like: Tensor
 
     def extra_repr(self) -> str:
+        """That of the layer, and the action."""
         return f"{super().extra_repr()}, action={self.action.to_json()}"
 
 
@@ -68,15 +69,18 @@ class InParts(Compressed):
     """Runs a factored weight part by part; only code that asks for `weight` gets the product."""
 
     def parts(self) -> tuple[Tensor, ...]:
+        """In the order in which the action has them."""
         raise AssertionError("a subclass says where the parts come from")
 
     @property
     def weight(self) -> Tensor:
+        """The product, in the parts' dtype."""
         parts = self.parts()
         matrix = _factored(self.action).product([part.float() for part in parts], self.action, self.layer)
         return matrix.reshape(self.layer.weight_shape).to(parts[0].dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Part by part."""
         bias = getattr(self, "bias", None)
         return _factored(self.action).run(self, x, self.parts(), self.action, self.layer, bias)
 

@@ -24,7 +24,6 @@ from allocator.applier.checkpoint import (
 )
 from allocator.applier.description import description
 from allocator.applier.layers import ROOT, Unit, units
-from allocator.applier.modules import is_packed
 from allocator.applier.opening import Opening
 from allocator.applier.packed_units import packed_units
 from allocator.applier.plan import HasActions, PlainSolution, Step, actions_and_modules, modules_of

@@ -1,4 +1,4 @@
-"""Packed layers that run with a gain for each row of their weight, through which gradients go, for as long as is wanted."""
+"""Packed layers that run for a while with a gain for each row of their weight, through which gradients go."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from allocator.actions import Action, Layer
 from allocator.applier.kinds import FactoredKind, kind_of
 from allocator.applier.modules import Compressed, InParts, derived
 from allocator.applier.packed import unpack, unpack_parts, unpack_shift
@@ -19,20 +20,21 @@ class RowGains:
     """Gains exp(logarithm) for the rows of one packed weight, which is held unpacked meanwhile.
 
     Attributes:
-        log: leaf tensor [rows], float32, zeros at first; None where the action's stored form takes no gain
+        log: leaf tensor [rows], float32 at least, zeros at first; None where the action's stored form takes no gain
             (`allocator.applier.packed.rescale`), so that the weight can only run as it is.
     """
 
     def __init__(self, packed: Packed, scalable: bool) -> None:
         self.packed = packed
         buffer, action, layer, dtype = packed.buffer.detach(), packed.action, packed.layer, packed.dtype
-        self.log = torch.zeros(layer.rows, device=buffer.device, requires_grad=True) if scalable else None
+        wide = torch.promote_types(dtype, torch.float32)
+        zeros = torch.zeros(layer.rows, dtype=wide, device=buffer.device, requires_grad=True)
+        self.log = zeros if scalable else None
         kind = kind_of(action)
         self._factored = kind if isinstance(kind, FactoredKind) else None
         self._row_part = None if self._factored is None else self._factored.row_part(action)
-        self._held = (unpack(buffer, action, layer, dtype),) if self._factored is None else ()
-        if self._factored is not None:
-            self._held = unpack_parts(buffer, action, layer, dtype)
+        unpacked = _whole if self._factored is None else unpack_parts
+        self._held = unpacked(buffer, action, layer, dtype)
         self.shift = unpack_shift(buffer, action, layer, dtype)
 
     @property
@@ -49,6 +51,10 @@ class RowGains:
         if self.log is None:
             return weight
         return weight * self.log.exp().to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
+
+
+def _whole(buffer: Tensor, action: Action, layer: Layer, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return (unpack(buffer, action, layer, dtype),)
 
 
 class _Scaled(Compressed):

@@ -19,8 +19,8 @@ def split(workload: Workload, share: int = SHARE) -> Workload:
     """A workload whose calibration data are the first three quarters, and whose evaluation data are the last quarter.
 
     Where the rows of a batch hang together (texts that are compared with each other), batches are not cut. Rows of the
-    last quarter that also stand in the first three are left out. ``share``: one row in so many is in the last part. The evaluation data of the given workload are not
-    touched: they go on judging whatever comes out.
+    last quarter that also stand in the first three are left out. The evaluation data of the given workload are not
+    touched: they go on judging whatever comes out. With another ``share``, one row in so many is in the last part.
 
     Raises:
         UsageError: too few samples for both parts.

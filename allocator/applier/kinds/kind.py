@@ -63,7 +63,7 @@ class FactoredKind(Kind):
         return found
 
     def row_part(self, action: Any) -> int | None:
-        """Place among `parts` of the one whose rows are those of the weight, where a gain per row can go; None: none."""
+        """Place among `parts` of the one whose rows are the weight's, where a gain per row can go; None: none."""
         return None
 
     @abstractmethod
