@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,26 +28,40 @@ def recover_command(
 ) -> None:
     """Train norms, biases and row scales of a checkpoint to say what the float model says; no byte is added."""
     from allocator.cli.models import load_workload
-    from allocator.formats.files import require_writable
     from allocator.recovery.checkpoints import recover_checkpoint
     from allocator.recovery.distilling import RATE
 
-    parts = out.with_name(f"{out.name}.parts")
-    require_writable(parts / "state")
-    if parts.exists() and not resume:
-        shutil.rmtree(parts)
     workload = load_workload(model)
-    with progress(not json) as tick:
+    rate = RATE if lr is None else lr
+    with _beside(out, resume) as parts, progress(not json) as tick:
         found, info = recover_checkpoint(
-            workload, checkpoint, out, steps=steps, lr=RATE if lr is None else lr, seed=seed, resume=parts,
-            progress=tick,
-        )  # fmt: skip
-    shutil.rmtree(parts, ignore_errors=True)
+            workload, checkpoint, out, steps=steps, lr=rate, seed=seed, resume=parts, progress=tick
+        )
+        shutil.rmtree(parts)
     if json:
         print_json({**found.to_json(), "path": str(info.path), "bytes": info.bytes, "described": info.described})
         return
     _describe(found)
     print(f"{info.path}: {info.bytes} bytes")
+
+
+@contextmanager
+def _beside(out: Path, resume: bool) -> Iterator[Path]:
+    """The folder for the state of a run; an empty one is removed. Refuses a place that cannot be written beforehand."""
+    from allocator.errors import UsageError
+
+    parts = out.with_name(f"{out.name}.parts")
+    try:
+        if parts.exists() and not resume:
+            shutil.rmtree(parts)
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written there ({error.strerror})") from error
+    try:
+        yield parts
+    finally:
+        with suppress(OSError):
+            parts.rmdir()
 
 
 def _describe(found: Recovered) -> None:
