@@ -39,7 +39,7 @@ class Recovered:
         model: packed, as large as before; the given one is as it was.
         before: of the network as it was given.
         norms: with the running statistics of its batch norms taken anew and nothing else; None without such norms.
-        after: of ``model``; the least of all states seen, ``before`` among them, so a little too good.
+        after: of ``model``; at most ``before``. These samples had a say in what was kept, so it is a little too good.
         kept: what ``model`` is: ``given``, ``norms``, or the step after which it was kept, ``step 120``.
         steps: of training that were taken; fewer than asked where it went no further.
         asked: steps that were asked for.
@@ -99,7 +99,8 @@ def recover(
     (all parameters of one dimension that are not frozen) and in one gain exp(θ) for each row of each packed weight
     whose stored form takes it. Gains go into the stored scales; codes stay; no byte is added. Norms stay in evaluation
     mode. A tenth of the data, the last, is held back: on it the network is measured as it would be stored, before,
-    in between and after, and the best of these states is returned, so that it is never worse there than it was.
+    in between and after. What comes out is never worse there than what came in: the last state, or if that is clearly
+    above the best one measured (two standard errors of the difference; five in a row end the training), the best.
     Cost: about 1.3 passes forward and backward of a batch per step, less where the float network's logits are held.
     The same seed on as many threads gives the same bytes.
 
@@ -141,13 +142,14 @@ def recover(
         if steps and parameters:
             with untouched(student):
                 course = Course(trainable, taught, steps=steps, rate=lr, seed=seed)
-                found = course.run(least.value, kept_at(resume, workload, model, parts, course), tick)
+                found = course.run(least, before.value, kept_at(resume, workload, model, parts, course), tick)
                 taken = found.steps
-                if found.best_step:
-                    kept = f"step {found.best_step}"
+                if found.kept:
+                    kept = f"step {found.kept}"
             least = taught.held_back()
     return Recovered(
-        model=student, before=before, norms=anew, after=least, kept=kept, steps=taken, asked=steps, lr=lr, seed=seed,
+        model=student, before=before.measured, norms=None if anew is None else anew.measured, after=least.measured,
+        kept=kept, steps=taken, asked=steps, lr=lr, seed=seed,
         samples=sum(map(count, parts.calibration)), held_back=sum(map(count, parts.evaluation)),
         parameters=parameters, seconds=time.monotonic() - began,
     )  # fmt: skip
