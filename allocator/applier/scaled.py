@@ -45,7 +45,10 @@ class RowGains:
     def held(self) -> tuple[Tensor, ...]:
         """The weight, or its parts, with the gains."""
         place = 0 if self._factored is None else self._row_part
-        return tuple(self._times(one) if at == place else one for at, one in enumerate(self._held))
+        found = list(self._held)
+        if place is not None:
+            found[place] = self._times(found[place])
+        return tuple(found)
 
     def _times(self, weight: Tensor) -> Tensor:
         if self.log is None:

@@ -63,7 +63,10 @@ class FactoredKind(Kind):
         return found
 
     def row_part(self, action: Any) -> int | None:
-        """Place among `parts` of the one whose rows are the weight's, where a gain per row can go; None: none."""
+        """Place among `parts` of the one whose rows are the weight's, where a gain per row can go; −1 is the last.
+
+        None where there is none.
+        """
         return None
 
     @abstractmethod
