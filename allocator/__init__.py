@@ -35,10 +35,12 @@ _HOMES = {
     "layer_statistics": "allocator.applying",
     "fidelity": "allocator.faithfulness.checking",
     "refine": "allocator.refining.refinement",
+    "recover": "allocator.recovery.distilling",
     "run": "allocator.methods.running",
     "compare_methods": "allocator.methods.comparing",
     "apply_": "allocator.applier.apply",
     "compress": "allocator.applier.checkpoint",
+    "save_compressed": "allocator.applier.saving",
     "load_compressed": "allocator.applier.loading",
     "load_weights": "allocator.applier.loading",
 }
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from allocator.applier.apply import apply_
     from allocator.applier.checkpoint import compress
     from allocator.applier.loading import load_compressed, load_weights
+    from allocator.applier.saving import save_compressed
     from allocator.applying import layer_statistics
     from allocator.comparison import compare
     from allocator.conflicts import conflict
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from allocator.problem import Problem
     from allocator.profiling import profile
     from allocator.protocols import Exactness, Limits
+    from allocator.recovery.distilling import recover
     from allocator.refining.refinement import refine
     from allocator.resampling import stability
     from allocator.solution import Allocation, Answer, Solution
@@ -94,8 +98,10 @@ __all__ = [
     "load_solution",
     "load_weights",
     "profile",
+    "recover",
     "refine",
     "run",
+    "save_compressed",
     "save_problem",
     "solve",
     "solvers",

@@ -7,9 +7,10 @@ from allocator.applier.approximate import Approximator, approximate
 from allocator.applier.checkpoint import CheckpointInfo, compress
 from allocator.applier.inventory import outside_bytes
 from allocator.applier.layers import Uncovered, Unit, uncovered, units
-from allocator.applier.loading import load_compressed, load_provenance, load_weights
+from allocator.applier.loading import load_allocation, load_compressed, load_provenance, load_weights
 from allocator.applier.packed import pack, unpack, unpack_parts
 from allocator.applier.plan import Step, plan
+from allocator.applier.saving import save_compressed
 from allocator.applier.statistics import LayerStatistics, Statistics
 
 __all__ = [
@@ -23,12 +24,14 @@ __all__ = [
     "apply_",
     "approximate",
     "compress",
+    "load_allocation",
     "load_compressed",
     "load_provenance",
     "load_weights",
     "outside_bytes",
     "pack",
     "plan",
+    "save_compressed",
     "uncovered",
     "units",
     "unpack",

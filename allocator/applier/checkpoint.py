@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -91,28 +91,33 @@ def compress(
         opening.narrow(modules_of(steps))
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        said = description(steps, {**_origin(solution), **(provenance or {})}) if describe_itself else {}
-        size, described = _write(model, steps, folder / MODEL_FILE, statistics or {}, said)
-    _save_solution(solution, folder / SOLUTION_FILE)
+        said = description(steps, {**origin(solution), **(provenance or {})}) if describe_itself else {}
+        size, described = write_model(model, steps, folder / MODEL_FILE, said, partial(_payload, statistics or {}))
+    save_solution(solution, folder / SOLUTION_FILE)
     return CheckpointInfo(folder, size, described)
 
 
-def _origin(solution: Any) -> dict[str, Any]:
+def origin(solution: Any) -> dict[str, Any]:
     """What a solution of the core says of itself: problem and solver."""
     found = {name: getattr(solution, name, None) for name in ("problem", "solver")}
     return {name: dict(value) for name, value in found.items() if value}
 
 
-def _write(
-    model: nn.Module, steps: tuple[Step, ...], path: Path, statistics: Statistics, said: Mapping[str, str]
+def write_model(
+    model: nn.Module,
+    steps: tuple[Step, ...],
+    path: Path,
+    said: Mapping[str, str],
+    payload: Callable[[Step], Tensor],
 ) -> tuple[int, int]:
-    """Bytes of the file, and those of them that describe it."""
+    """Write the weights of the steps, each as ``payload`` gives it, and around them the rest of the model's state.
+
+    ``said``: what the file says of itself, in its header. Returns the bytes of the file, and those of what is said.
+    """
     units = [step.unit for step in steps]
     inventory = take_inventory(model, units)
     tensors: list[Any] = [(describe(key, t), partial(_itself, t)) for key, t in inventory.outside.items()]
-    tensors += [
-        (stored_as(key_of(step), step.action, step.unit.layer), partial(_payload, step, statistics)) for step in steps
-    ]
+    tensors += [(stored_as(key_of(step), step.action, step.unit.layer), partial(payload, step)) for step in steps]
     described = padded(len(header_text([], said).encode())) if said else 0
     metadata = {**inventory.metadata, **said}
     return write(path, tensors, metadata, header_bytes(inventory, units) + described), described
@@ -134,14 +139,20 @@ def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _payload(step: Step, statistics: Statistics) -> Tensor:
+def kept(step: Step, action: Keep) -> Tensor:
+    """The numbers of a weight that is kept, as the file has them."""
+    return keep_values(to_matrix(step.unit.weight, step.unit.layer), action).reshape(step.unit.layer.weight_shape)
+
+
+def _payload(statistics: Statistics, step: Step) -> Tensor:
     weight, layer = step.unit.weight, step.unit.layer
     if isinstance(step.action, Keep):
-        return keep_values(to_matrix(weight, layer), step.action).reshape(layer.weight_shape)
+        return kept(step, step.action)
     return pack(weight, step.action, layer, statistics.get(step.unit.name))
 
 
-def _save_solution(solution: Any, path: Path) -> None:
+def save_solution(solution: Any, path: Path) -> None:
+    """Write solution.json: by the solution's own means, or what a checkpoint is loaded by."""
     with replacing(path) as aside:
         if hasattr(solution, "save"):
             solution.save(aside)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from allocator.applier.layers import Unit, memory
+from allocator.applier.modules import PACKED, is_packed
 from allocator.applier.opening import Opening
 from allocator.applier.tensor_file import LENGTH_BYTES, NAMES, Described, header_text, padded
 from allocator.errors import AllocatorError
@@ -30,7 +31,7 @@ class Inventory:
     @property
     def metadata(self) -> dict[str, str]:
         """What the file's header says beyond the tensors."""
-        return {"aliases": json.dumps(self.aliases, separators=(",", ":"))} if self.aliases else {}
+        return {"aliases": json.dumps(self.aliases, separators=(",", ":"), sort_keys=True)} if self.aliases else {}
 
 
 def weight_key(module_name: str) -> str:
@@ -49,7 +50,7 @@ def take_inventory(model: nn.Module, units: Iterable[Unit]) -> Inventory:
     units = tuple(units)
     with Opening(model) as opening:
         opening.narrow(name for unit in units for name in unit.modules)
-        state = model.state_dict(keep_vars=True)
+        state = {_file_key(model, key): tensor for key, tensor in model.state_dict(keep_vars=True).items()}
     stored = {_identity(unit.weight): weight_key(unit.modules[0]) for unit in units}
     grouped = set(stored.values())
     outside: dict[str, Tensor] = {}
@@ -67,6 +68,12 @@ def take_inventory(model: nn.Module, units: Iterable[Unit]) -> Inventory:
             outside[key] = tensor
     ordered = sorted(outside.items(), key=lambda item: -item[1].dtype.itemsize)
     return Inventory(dict(ordered), aliases)
+
+
+def _file_key(model: nn.Module, key: str) -> str:
+    """Key of a state in the file: a packed buffer has that of the weight."""
+    name, _, last = key.rpartition(".")
+    return weight_key(name) if last == PACKED and is_packed(model.get_submodule(name)) else key
 
 
 def outside_bytes(model: nn.Module, units: Iterable[Unit]) -> int:

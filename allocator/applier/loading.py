@@ -35,12 +35,21 @@ def load_compressed(model: _Model, directory: str | PathLike[str]) -> _Model:
     """
     folder = Path(directory)
     header = read_header(folder / MODEL_FILE)
-    weights = stored(header, folder / MODEL_FILE)
     with Opening(model) as opening:
-        steps = plan(model, _load_solution(folder / SOLUTION_FILE) if weights is None else _solution(weights))
+        steps = plan(model, _allocation(folder, header))
         opening.narrow(modules_of(steps))
         _fill(model, steps, folder / MODEL_FILE, header, opening)
     return model
+
+
+def load_allocation(directory: str | PathLike[str]) -> PlainSolution:
+    """Action and modules of every group of a checkpoint: from its header, or else from the solution beside it.
+
+    Raises:
+        AllocatorError: files that are missing or damaged.
+    """
+    folder = Path(directory)
+    return _allocation(folder, read_header(folder / MODEL_FILE))
 
 
 def load_weights(directory: str | PathLike[str]) -> dict[str, Tensor]:
@@ -76,6 +85,11 @@ def load_provenance(directory: str | PathLike[str]) -> dict[str, Any]:
     """Where a checkpoint is from, as its header says: versions, hashes, command; AllocatorError as `load_weights`."""
     path = Path(directory) / MODEL_FILE
     return provenance(read_header(path), path)
+
+
+def _allocation(folder: Path, header: Header) -> PlainSolution:
+    weights = stored(header, folder / MODEL_FILE)
+    return _load_solution(folder / SOLUTION_FILE) if weights is None else _solution(weights)
 
 
 def _solution(weights: tuple[Stored, ...]) -> PlainSolution:

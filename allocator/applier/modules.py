@@ -19,10 +19,13 @@ from allocator.applier.kinds import FactoredKind, kind_of, runs_in_parts_of
 from allocator.applier.layers import KINDS
 from allocator.applier.packed import unpack, unpack_parts, unpack_rows, unpack_shift
 
+PACKED = "packed"
+"""Name of the parameter that holds a packed buffer."""
+
 _OWN_FORWARD = tuple(kind.forward for kind in KINDS)
 
 
-class _Compressed(nn.Module):
+class Compressed(nn.Module):
     """Mixin before a layer's class: knows the action, and the dtype to compute in.
 
     `dtype_like` is an empty tensor that follows .to(dtype), as the weight would.
@@ -34,10 +37,11 @@ class _Compressed(nn.Module):
     dtype_like: Tensor
 
     def extra_repr(self) -> str:
+        """That of the layer, and the action."""
         return f"{super().extra_repr()}, action={self.action.to_json()}"
 
 
-class _Packed(_Compressed):
+class _Packed(Compressed):
     """`packed` is the only storage of the weight: a parameter, so that ties survive .to(device); never trained."""
 
     label: ClassVar[str] = "Packed"
@@ -82,24 +86,27 @@ class _Shifted(_Packed):
         return shift if own is None else own + shift
 
 
-class _InParts(_Compressed):
+class InParts(Compressed):
     """Runs a factored weight part by part; only code that asks for `weight` gets the product."""
 
     def parts(self) -> tuple[Tensor, ...]:
+        """In the order in which the action has them."""
         raise AssertionError("a subclass says where the parts come from")
 
     @property
     def weight(self) -> Tensor:
+        """The product, in the parts' dtype."""
         parts = self.parts()
         matrix = _factored(self.action).product([part.float() for part in parts], self.action, self.layer)
         return matrix.reshape(self.layer.weight_shape).to(parts[0].dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Part by part."""
         bias = getattr(self, "bias", None)
         return _factored(self.action).run(self, x, self.parts(), self.action, self.layer, bias)
 
 
-class _PackedInParts(_InParts):
+class _PackedInParts(InParts):
     label: ClassVar[str] = "PackedInParts"
     packed: nn.Parameter
 
@@ -107,7 +114,7 @@ class _PackedInParts(_InParts):
         return unpack_parts(self.packed, self.action, self.layer, self.dtype_like.dtype)
 
 
-class _PlainInParts(_InParts):
+class _PlainInParts(InParts):
     """Parts are parameters under the names that the action gives them."""
 
     label: ClassVar[str] = "InParts"
@@ -123,10 +130,10 @@ def _factored(action: Action) -> FactoredKind:
     return kind
 
 
-_DERIVED: dict[tuple[type[_Compressed], type[nn.Module]], type[nn.Module]] = {}
+_DERIVED: dict[tuple[type[Compressed], type[nn.Module]], type[nn.Module]] = {}
 
 
-def _derived(mixin: type[_Compressed], base: type[nn.Module]) -> type[nn.Module]:
+def derived(mixin: type[Compressed], base: type[nn.Module]) -> type[nn.Module]:
     """The class of a compressed `base`, made once."""
     if (mixin, base) not in _DERIVED:
         namespace = {"__module__": __name__, "__doc__": mixin.__doc__}
@@ -136,7 +143,12 @@ def _derived(mixin: type[_Compressed], base: type[nn.Module]) -> type[nn.Module]
 
 def is_compressed(module: nn.Module) -> bool:
     """Whether a module's weight is already in a stored or factored form."""
-    return isinstance(module, _Compressed)
+    return isinstance(module, Compressed)
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Whether a module's weight is a packed buffer, its parameter `packed`."""
+    return isinstance(module, _Packed | _PackedInParts)
 
 
 def runs_in_parts(module: nn.Module) -> bool:
@@ -154,7 +166,7 @@ def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action,
         layer: of the weight.
     """
     packed = nn.Parameter(buffer, requires_grad=False)
-    mixin: type[_Compressed] = _Packed
+    mixin: type[Compressed] = _Packed
     if runs_in_parts_of(action):
         mixin = _PackedInParts
     elif unpack_shift(buffer, action, layer, torch.float32) is not None:
@@ -162,7 +174,7 @@ def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action,
     for module in modules:
         looks_up = mixin is _Packed and isinstance(module, nn.Embedding) and runs_in_parts(module)
         _change(module, _PackedEmbedding if looks_up else mixin, action, layer)
-        module.register_parameter("packed", packed)
+        module.register_parameter(PACKED, packed)
 
 
 def install_parts(modules: Sequence[nn.Module], parts: Mapping[str, Tensor], action: Action, layer: Layer) -> None:
@@ -190,11 +202,11 @@ def add_shift(modules: Sequence[nn.Module], shift: Tensor) -> None:
         module.bias = made[id(bias)]
 
 
-def _change(module: nn.Module, mixin: type[_Compressed], action: Action, layer: Layer) -> None:
+def _change(module: nn.Module, mixin: type[Compressed], action: Action, layer: Layer) -> None:
     weight = module.get_parameter("weight")
     like = torch.empty(0, dtype=weight.dtype, device=weight.device)
     del module.weight
-    module.__class__ = _derived(mixin, type(module))
+    module.__class__ = derived(mixin, type(module))
     module.register_buffer("dtype_like", like, persistent=False)
     module.action = action  # type: ignore[assignment]  # nn.Module declares attributes as Tensor | Module
     module.layer = layer  # type: ignore[assignment]  # likewise

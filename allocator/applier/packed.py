@@ -56,6 +56,18 @@ def unpack_parts(
     return tuple(part.to(dtype) for part in kind.parts(buffer, action, layer))
 
 
+def rescale(buffer: Tensor, action: Action, layer: Layer, gain: Tensor) -> Tensor | None:
+    """The stored form of a packed weight whose rows are multiplied by gain [rows]; None where it has none.
+
+    It takes as many bytes. Scales, or the numbers themselves, are rounded, so that it stands for diag(gain) Ŵ nearly.
+
+    Raises:
+        ActionError: the buffer is not uint8 [stored_bytes].
+    """
+    require_size(buffer, action, layer)
+    return kind_of(action).rescaled(buffer, action, layer, gain)
+
+
 def unpack_shift(buffer: Tensor, action: Action, layer: Layer, dtype: torch.dtype) -> Tensor | None:
     """What a packed weight's action adds to every output [rows]; None for most kinds."""
     shift = kind_of(action).shift(buffer, action, layer)

@@ -21,6 +21,7 @@ from allocator.cli.fronting import frontier_command
 from allocator.cli.judging import fidelity_command
 from allocator.cli.listing import actions_command, profilers_command, schema_command, solvers_command
 from allocator.cli.profiling import profile_command
+from allocator.cli.recovering import recover_command
 from allocator.cli.refining import refine_command
 from allocator.cli.running import methods_command, run_command
 from allocator.cli.solving import solve_command
@@ -50,6 +51,7 @@ app.command("refine")(refine_command)
 app.command("run")(run_command)
 app.command("compare-methods")(compare_methods_command)
 app.command("apply")(apply_command)
+app.command("recover")(recover_command)
 app.command("evaluate")(evaluate_command)
 app.command("solvers")(solvers_command)
 app.command("profilers")(profilers_command)

@@ -15,26 +15,26 @@ FEWEST = 2
 """Samples that either part needs for a standard error."""
 
 
-def split(workload: Workload) -> Workload:
+def split(workload: Workload, share: int = SHARE) -> Workload:
     """A workload whose calibration data are the first three quarters, and whose evaluation data are the last quarter.
 
     Where the rows of a batch hang together (texts that are compared with each other), batches are not cut. Rows of the
     last quarter that also stand in the first three are left out. The evaluation data of the given workload are not
-    touched: they go on judging whatever comes out.
+    touched: they go on judging whatever comes out. With another ``share``, one row in so many is in the last part.
 
     Raises:
         UsageError: too few samples for both parts.
     """
     batches = list(workload.calibration)
     if hang_together(workload):
-        cut = len(batches) - max(FEWEST, len(batches) // SHARE)
+        cut = len(batches) - max(FEWEST, len(batches) // share)
         first = batches[: max(cut, 0)]
         seen = _seen(first)
         last = [batch for batch in batches[max(cut, 0) :] if seen.isdisjoint(digests(batch))]
         few = min(len(first), len(last))
     else:
         rows = sum(map(count, batches))
-        cut = rows - max(FEWEST, rows // SHARE)
+        cut = rows - max(FEWEST, rows // share)
         first = list(_between(batches, 0, cut))
         seen = _seen(first)
         last = [part for batch in _between(batches, cut, rows) for part in _without(batch, seen)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from allocator.actions import Corrected, Keep, Layer, Part
 from allocator.actions.corrected import NUMBER_BYTES
+from allocator.applier.gains import rows_times
 from allocator.applier.inputs import input_mean, input_moment
 from allocator.applier.kinds.kind import FactoredKind, Kind, as_bytes, as_numbers, stored
 from allocator.applier.weight import Weight
@@ -41,6 +42,15 @@ class CorrectedKind(Kind):
         """The shifts."""
         return _split(buffer, action, layer)[1][0]
 
+    def rescaled(self, buffer: Tensor, action: Corrected, layer: Layer, gain: Tensor) -> Tensor | None:
+        """The gains times the gain, or the action inside in its own rescaled form; shifts stay."""
+        at = len(buffer) - NUMBER_BYTES * action.numbers(layer)
+        if not action.variance:
+            made = _inside(action).rescaled(buffer[:at], action.action, layer, gain)
+            return None if made is None else torch.cat([made, buffer[at:]])
+        shifts, gains = as_numbers(buffer[at:], torch.float16).view(2, layer.rows, 1)
+        return torch.cat([buffer[:at], as_bytes(shifts), as_bytes(rows_times(gains, gain))])
+
 
 class CorrectedInPartsKind(FactoredKind):
     """See `Corrected`; of a factored action, whose parts are followed by `shift` and (with variance) `gain`."""
@@ -50,6 +60,13 @@ class CorrectedInPartsKind(FactoredKind):
         column, half = Layer("linear", (layer.rows, 1)), Keep(dtype="float16")
         names = ("shift", "gain") if action.variance else ("shift",)
         return (*_inner(action).planned(action.action, layer), *(Part(name, column, half) for name in names))
+
+    def row_part(self, action: Corrected) -> int | None:
+        """The gains, or that of the action inside."""
+        inner = _inner(action).row_part(action.action)
+        if action.variance:
+            return -1
+        return inner if inner is None or inner >= 0 else inner - 1
 
     def factors(self, weight: Weight, action: Corrected) -> Sequence[Tensor]:
         """Those of the action inside, then the numbers that correct its stored form."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Keep, Layer
+from allocator.applier.gains import rows_times
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.weight import Weight
 
@@ -36,6 +37,11 @@ class KeepKind(Kind):
     def restore_rows(self, buffer: Tensor, action: Keep, layer: Layer, index: Tensor) -> Tensor:
         """Those rows' numbers in float32."""
         return _numbers(buffer, action, layer)[index].to(torch.float32)
+
+    def rescaled(self, buffer: Tensor, action: Keep, layer: Layer, gain: Tensor) -> Tensor:
+        """Every number times the gain of its row."""
+        numbers = as_numbers(buffer, KEEP_DTYPE[action.dtype]).view(layer.rows, layer.columns)
+        return as_bytes(rows_times(numbers, gain))
 
     def approximate(self, weight: Weight, action: Keep) -> Tensor:
         """The rounded numbers; the weight's own matrix for float32."""

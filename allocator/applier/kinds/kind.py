@@ -61,6 +61,14 @@ class Kind(ABC):
         """float32 [rows]: what is added to every output, of actions that store such numbers; None for the others."""
         return None
 
+    def rescaled(self, buffer: Tensor, action: Any, layer: Layer, gain: Tensor) -> Tensor | None:
+        """uint8 [stored_bytes]: the stored form of diag(gain) Ŵ, its numbers rounded as they are stored.
+
+        None where there is no such form, as when rows share a scale; that depends on action and layer alone. What is
+        added to the outputs (`shift`) stays. ``gain``: floating point [rows]; ones give the same bytes.
+        """
+        return None
+
 
 class FactoredKind(Kind):
     """A kind whose weight stays a product of parts, which run as layers one after the other."""
@@ -71,6 +79,13 @@ class FactoredKind(Kind):
         """The parts as the action lays them out."""
         found: tuple[Part, ...] = action.parts(layer)
         return found
+
+    def row_part(self, action: Any) -> int | None:
+        """Place among `parts` of the one whose rows are the weight's, where a gain per row can go; −1 is the last.
+
+        None where there is none.
+        """
+        return None
 
     @abstractmethod
     def factors(self, weight: Weight, action: Any) -> Sequence[Tensor]:
@@ -107,6 +122,19 @@ class FactoredKind(Kind):
     def restore(self, buffer: Tensor, action: Any, layer: Layer) -> Tensor:
         """The product of the parts."""
         return self.product(self.parts(buffer, action, layer), action, layer)
+
+    def rescaled(self, buffer: Tensor, action: Any, layer: Layer, gain: Tensor) -> Tensor | None:
+        """With `row_part` in its own rescaled form."""
+        from allocator.applier.kinds import kind_of
+
+        place = self.row_part(action)
+        if place is None:
+            return None
+        parts = self.planned(action, layer)
+        at = sum(part.action.stored_bytes(part.layer) for part in parts[:place])
+        end = at + parts[place].action.stored_bytes(parts[place].layer)
+        made = kind_of(parts[place].action).rescaled(buffer[at:end], parts[place].action, parts[place].layer, gain)
+        return None if made is None else torch.cat([buffer[:at], made, buffer[end:]])
 
 
 def stored(weight: Weight, action: Action) -> Tensor:

@@ -26,6 +26,10 @@ class LowRankKind(FactoredKind):
         kept = list(range(action.rank)) if action.components is None else list(action.components)
         return left[..., kept].flatten(0, 1).contiguous(), right[:, kept].flatten(0, 1).contiguous()
 
+    def row_part(self, action: LowRank) -> int:
+        """left."""
+        return 0
+
     def product(self, parts: Sequence[Tensor], action: LowRank, layer: Layer) -> Tensor:
         """left · right, group by group."""
         left, right = parts

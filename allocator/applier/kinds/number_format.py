@@ -7,6 +7,7 @@ from torch import Tensor
 
 from allocator.actions import Layer, NumberFormat
 from allocator.actions.number_format import FORMAT_BITS
+from allocator.applier.gains import rows_times
 from allocator.applier.importance import importance
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.number_formats import DTYPES, Coded, decode, encode
@@ -34,6 +35,14 @@ class NumberFormatKind(Kind):
             codes = unpack_bits(buffer[:at], FORMAT_BITS[action.format], layer.weights)
         scales = as_numbers(buffer[at:], DTYPES[action.scale_dtype]).view(action.scale_shape(layer))
         return decode(Coded(codes.view(layer.rows, layer.columns), scales), action)
+
+    def rescaled(self, buffer: Tensor, action: NumberFormat, layer: Layer, gain: Tensor) -> Tensor | None:
+        """Scales times the gain of their row; None for powers of two and where rows share a scale."""
+        shape, at = action.scale_shape(layer), action.code_bytes(layer)
+        if action.scale_dtype is None or shape[0] != layer.rows:
+            return None
+        scales = as_numbers(buffer[at:], DTYPES[action.scale_dtype]).view(shape)
+        return torch.cat([buffer[:at], as_bytes(rows_times(scales, gain))])
 
     def approximate(self, weight: Weight, action: NumberFormat) -> Tensor:
         """Without the way through the stream of codes."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from allocator.actions import Layer, Prune, Quantize
+from allocator.actions import Keep, Layer, Prune, Quantize
 from allocator.applier.coded_values import code_values, restore_per_row
+from allocator.applier.codes import scale_dtype
 from allocator.applier.compensation import chosen, compensated
+from allocator.applier.gains import rows_times
 from allocator.applier.kept import kept
-from allocator.applier.kinds.kind import Kind
+from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.packing import unpack_bits
 from allocator.applier.positions import read_bitmap, read_mask, read_places, write_bitmap, write_mask, write_places
 from allocator.applier.weight import Weight
@@ -43,6 +45,26 @@ class PruneKind(Kind):
         if signs is not None:
             _negate_(values, signs == 0)
         return torch.zeros_like(mask, dtype=torch.float32).masked_scatter_(mask, values)
+
+    def rescaled(self, buffer: Tensor, action: Prune, layer: Layer, gain: Tensor) -> Tensor | None:
+        """The scales of the kept weights, or these themselves, times the gain of their row."""
+        from allocator.applier.kinds import kind_of
+
+        end = action.position_bytes(layer) + action.sign_bytes(layer)
+        how, values = action.values, action.values_layer(layer)
+        if isinstance(how, Quantize) and action.scale_per_row:
+            at = end + how.code_bytes(values)
+            numbers = as_numbers(buffer[at:], scale_dtype(how)).view(-1, 1)
+            made = as_bytes(rows_times(numbers, gain.repeat(len(numbers) // layer.rows)))
+            return torch.cat([buffer[:at], made])
+        if values.rows != layer.rows:
+            if not isinstance(how, Keep):
+                return None
+            mask = _mask(buffer[: action.position_bytes(layer)], action, layer)
+            gain = gain.to(buffer.device)[mask.nonzero()[:, 0]]
+            values = Layer(values.kind, (values.weights, 1))  # every number a row of its own, with its row's gain
+        found = kind_of(how).rescaled(buffer[end:], how, values, gain)
+        return None if found is None else torch.cat([buffer[:end], found])
 
 
 def _negate_(values: Tensor, where: Tensor) -> None:

@@ -9,6 +9,7 @@ from allocator.actions import Layer, Quantize
 from allocator.applier import kernels
 from allocator.applier.codes import Encoded, decode, decode_rows_, encode_into, scale_dtype
 from allocator.applier.compensated import encode_compensated
+from allocator.applier.gains import rows_times
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.packing import pack_bits, packed_bytes, unpack_bits, unpack_rows
 from allocator.applier.quantizer import encode, fitted
@@ -65,6 +66,16 @@ class QuantizeKind(Kind):
         of = [n if action.granularity == "tensor" else n[index] for n in _numbers(stored, action, layer)]
         decode_rows_(out, of[0], _second(of), action)
         return out
+
+    def rescaled(self, buffer: Tensor, action: Quantize, layer: Layer, gain: Tensor) -> Tensor | None:
+        """Scales and minima times the gain of their row; None where rows share a scale."""
+        rows, groups = action.scale_shape(layer)
+        if rows != layer.rows:
+            return None
+        at = action.code_bytes(layer)
+        numbers = as_numbers(buffer[at:], scale_dtype(action)).view(-1, groups)
+        # The minima, if there are any, follow the scales: rows and gains twice.
+        return torch.cat([buffer[:at], as_bytes(rows_times(numbers, gain.repeat(len(numbers) // rows)))])
 
     def approximate(self, weight: Weight, action: Quantize) -> Tensor:
         """Without the way through the stream of bits."""

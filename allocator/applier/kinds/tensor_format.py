@@ -43,6 +43,10 @@ class TensorKind(FactoredKind):
     def steps(self, layer: Layer, action: TensorFormat) -> list[tuple[int, ...]]:
         """Which dimensions of the kernel, numbered from 0, each core does: all of them once."""
 
+    def row_part(self, action: TensorFormat) -> int:
+        """last."""
+        return -1
+
     def factors(self, weight: Weight, action: TensorFormat) -> list[Tensor]:
         """The parts in float32, of even sizes and fixed signs (`settled`); zeros for a weight of zeros."""
         self.ready()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from allocator.actions import Layer, Unify
+from allocator.actions import Keep, Layer, Unify
+from allocator.applier.gains import rows_times
 from allocator.applier.importance import importance
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.packing import pack_bits, packed_bytes, unpack_bits
@@ -42,14 +43,9 @@ class UnifyKind(Kind):
         """±magnitude in the blocks of the map, the rest around them."""
         from allocator.applier.kinds import kind_of
 
-        count, unified = action.blocks(layer), action.unified(layer)
-        ends = [packed_bytes(count, 1), 2 * unified, packed_bytes(unified * action.block, 1)]
-        where, numbers, signs, others = torch.split(buffer, [*ends, buffer.numel() - sum(ends)])
-        taken = unpack_bits(where, 1, count).view(torch.bool).view(layer.rows, -1)
-        if int(taken.sum()) != unified:
-            raise ActionError(
-                f"action unify: the map marks {int(taken.sum())} blocks where {unified} are unified; it is damaged"
-            )
+        unified = action.unified(layer)
+        _, numbers, signs, others = _sections(buffer, action, layer)
+        taken = _map(buffer, action, layer)
         matrix = torch.empty(layer.rows, layer.columns, device=buffer.device)
         rest = action.rest(layer)
         if rest is not None:
@@ -59,6 +55,44 @@ class UnifyKind(Kind):
         magnitudes = as_numbers(numbers, torch.float16).to(torch.float32).unsqueeze(1)
         _blocks(matrix, action)[taken] = positive.to(torch.float32).mul_(2).sub_(1).mul_(magnitudes)
         return matrix
+
+    def rescaled(self, buffer: Tensor, action: Unify, layer: Layer, gain: Tensor) -> Tensor | None:
+        """Magnitudes times the gain of their row; None if the rest, a single row, has scales of its own."""
+        from allocator.applier.kinds import kind_of
+
+        where, numbers, signs, others = _sections(buffer, action, layer)
+        taken, gain = _map(buffer, action, layer), gain.to(buffer.device)
+        magnitudes = as_numbers(numbers, torch.float16).unsqueeze(1)
+        found = [where, as_bytes(rows_times(magnitudes, gain[taken.nonzero()[:, 0]])), signs]
+        rest = action.rest(layer)
+        if rest is not None:
+            if not isinstance(action.values, Keep):
+                return None
+            rows = (~_each(taken, action, layer)).nonzero()[:, 0]
+            each = Layer(rest.kind, (rest.columns, 1))  # every number a row of its own, with its row's gain
+            made = kind_of(action.values).rescaled(others, action.values, each, gain[rows])
+            assert made is not None, "numbers that are kept can be multiplied"
+            found.append(made)
+        return torch.cat(found)
+
+
+def _sections(buffer: Tensor, action: Unify, layer: Layer) -> tuple[Tensor, ...]:
+    """Map, magnitudes, signs, rest."""
+    count, unified = action.blocks(layer), action.unified(layer)
+    ends = [packed_bytes(count, 1), 2 * unified, packed_bytes(unified * action.block, 1)]
+    return torch.split(buffer, [*ends, buffer.numel() - sum(ends)])
+
+
+def _map(buffer: Tensor, action: Unify, layer: Layer) -> Tensor:
+    """Which blocks are unified, bool [rows, blocks of a row]; ActionError if they are not as many as they should."""
+    where = buffer[: packed_bytes(action.blocks(layer), 1)]
+    taken = unpack_bits(where, 1, action.blocks(layer)).view(torch.bool).view(layer.rows, -1)
+    if int(taken.sum()) != action.unified(layer):
+        raise ActionError(
+            f"action unify: the map marks {int(taken.sum())} blocks where {action.unified(layer)} are unified; it is "
+            "damaged"
+        )
+    return taken
 
 
 def _blocks(matrix: Tensor, action: Unify) -> Tensor:

@@ -1,0 +1,1 @@
+"""A short distillation of what a compressed network stores besides its codes."""
