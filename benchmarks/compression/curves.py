@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allocator.workload import Workload
-from benchmarks.compression.menus import JOINT, KINDS
+from benchmarks.compression.menus import JOINT, KINDS, RECOVERED, WHOLE
 from benchmarks.compression.points import COMPENSATED, NEAREST, Point, Say, best, uniform
 from benchmarks.compression.subjects import SUBJECTS, Subject
 
@@ -42,7 +42,8 @@ class Task:
         """None where no allocation is that small; ``folder`` keeps what other points of the curve can use."""
         if self.curve in (NEAREST, COMPENSATED):
             return uniform(self.subject, workload, int(self.at), self.curve)
-        return best(self.subject, workload, self.curve, self.at, folder, say)
+        training = self.subject.training if self.curve == RECOVERED else None
+        return best(self.subject, workload, self.curve, self.at, folder, say, training)
 
 
 def tasks(subjects: Mapping[str, Subject] = SUBJECTS) -> Iterator[Task]:
@@ -50,5 +51,9 @@ def tasks(subjects: Mapping[str, Subject] = SUBJECTS) -> Iterator[Task]:
     for subject in subjects.values():
         for curve in (NEAREST, COMPENSATED):
             yield from (Task(subject, curve, bits) for bits in subject.bits)
+        yield from (Task(subject, WHOLE, ratio) for ratio in subject.whole)
         for curve in (*KINDS, JOINT):
-            yield from (Task(subject, curve, ratio) for ratio in subject.ratios)
+            ratios = {*subject.ratios, *(subject.whole if curve == JOINT else ())}
+            yield from (Task(subject, curve, ratio) for ratio in sorted(ratios))
+        if subject.training is not None:
+            yield from (Task(subject, RECOVERED, ratio) for ratio in subject.ratios)

@@ -92,11 +92,19 @@ KINDS: Mapping[str, Menu] = {
 """By kind. `EIGHT` comes with each."""
 
 JOINT = "joint"
+RECOVERED = "joint, recovered"
+"""The same allocations, with what is stored beside the codes distilled from the float network afterwards."""
+WHOLE = "ranks in float32"
+"""Fewer parameters, each as wide as before: nothing but factors."""
 
 
 def menu(kind: str) -> Menu:
     """The choices of a kind, or of all of them."""
-    found = [choice for own in KINDS.values() for choice in own] if kind == JOINT else list(KINDS[kind])
+    if kind == WHOLE:
+        full = {"kind": "keep"}
+        shares = [k / 20 for k in range(1, 20)]
+        return (*({"kind": "low_rank", "fraction": s, "left": full, "right": full, **BY_INPUTS} for s in shares), full)
+    found = [choice for own in KINDS.values() for choice in own] if kind in (JOINT, RECOVERED) else list(KINDS[kind])
     return (*found, EIGHT)
 
 

@@ -11,16 +11,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from allocator import Problem, Solution, compress, layer_statistics, load_compressed, profile, refine, solve
+from allocator import (
+    Problem,
+    Solution,
+    apply_,
+    compress,
+    layer_statistics,
+    load_compressed,
+    profile,
+    recover,
+    refine,
+    save_compressed,
+    solve,
+)
 from allocator.methods.judging import Judged, compared
 from allocator.space import Space
 from allocator.statement import FloatArray
+from allocator.tasks.protocol import Batch
 from allocator.workload import Workload
 from benchmarks.compression.menus import Menu, menu, rounded, space_of
 from benchmarks.compression.subjects import Subject, parameters
 
 PASSES = 1e6
 """Of `refine`: every choice is measured on all samples."""
+STEPS = 600
+"""Of recovery."""
 ROOM = 2048
 """Bytes left free for what the file says of itself."""
 NEAREST, COMPENSATED = "uniform, nearest", "uniform, compensated"
@@ -86,10 +101,18 @@ def uniform(subject: Subject, workload: Workload, bits: int, way: str) -> Point:
     return written(workload, solve(problem, "uniform"))
 
 
-def best(subject: Subject, workload: Workload, kind: str, ratio: float, folder: Path, say: Say) -> Point | None:
+def best(
+    subject: Subject,
+    workload: Workload,
+    kind: str,
+    ratio: float,
+    folder: Path,
+    say: Say,
+    training: Callable[[], list[Batch]] | None = None,
+) -> Point | None:
     """The allocation of a kind's menu, or of all together, at so many times fewer bytes; None if none is that small.
 
-    ``folder`` keeps what was measured, for the other ratios too.
+    ``folder`` keeps what was measured, for the other ratios too. ``training``: what it is recovered on.
     """
     budget = {"weight_bytes": int(4 * parameters(workload) / ratio) - ROOM}
     problem = _profiled(subject, workload, kind, folder)
@@ -100,7 +123,20 @@ def best(subject: Subject, workload: Workload, kind: str, ratio: float, folder: 
         found = refine(workload, problem, budgets=budget, passes=PASSES, resume=folder / "refined").solution
     else:
         found = solve(problem, budgets=budget, time_limit=60.0, seed=0)
-    return None if found.allocation is None else written(workload, found)
+    if found.allocation is None:
+        return None
+    return written(workload, found) if training is None else recovered(workload, found, training())
+
+
+def recovered(workload: Workload, solution: Solution, training: list[Batch]) -> Point:
+    """Distilled on training data, written, read back and judged; as many bytes as without."""
+    known = layer_statistics(workload, solution)
+    packed = apply_(copy.deepcopy(workload.model), solution, packed=True, statistics=known)
+    found = recover(workload, packed, training, steps=STEPS)
+    with tempfile.TemporaryDirectory() as name:
+        info = save_compressed(found.model, name, solution, provenance={"recovery": found.provenance})
+        judged = compared(workload, load_compressed(copy.deepcopy(workload.model), name))
+    return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution))
 
 
 def least_bytes(problem: Problem) -> int:
@@ -115,12 +151,17 @@ def written(workload: Workload, solution: Solution) -> Point:
     with tempfile.TemporaryDirectory() as name:
         info = compress(workload.model, solution, name, known)
         judged = compared(workload, load_compressed(copy.deepcopy(workload.model), name))
+    return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution))
+
+
+def _counts(solution: Solution) -> dict[str, int]:
+    """How many layers have each kind of action."""
     counts: dict[str, int] = {}
     for action in solution.actions.values():
         inner = action.get("action", action)
         label = f"{inner['kind']} {inner['bits']}" if inner["kind"] == "quantize" else str(inner["kind"])
         counts[label] = counts.get(label, 0) + 1
-    return Point(info.bytes, 4 * parameters(workload), judged, counts)
+    return counts
 
 
 def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path) -> Problem:

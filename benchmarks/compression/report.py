@@ -8,7 +8,7 @@ from pathlib import Path
 from allocator.figures import pyplot, written
 from allocator.methods.judging import interval, paired
 from benchmarks.compression.curves import Task
-from benchmarks.compression.menus import JOINT, KINDS
+from benchmarks.compression.menus import JOINT, KINDS, RECOVERED, WHOLE
 from benchmarks.compression.points import COMPENSATED, NEAREST, Point
 from benchmarks.compression.subjects import SUBJECTS, Subject
 from benchmarks.solvers.tables import markdown, plain
@@ -110,8 +110,8 @@ def plot(subject: Subject, own: Mapping[Task, Point], path: Path) -> None:
     """KL against bytes, both on logarithmic axes, a line for each curve."""
     plt = pyplot()
     canvas, axes = plt.subplots(figsize=(8, 5.5))
-    styles = {JOINT: "k-o", NEAREST: ":s", COMPENSATED: "--s"}
-    for curve in (NEAREST, COMPENSATED, *KINDS, JOINT):
+    styles = {JOINT: "k-o", RECOVERED: "k--^", NEAREST: ":s", COMPENSATED: "--s"}
+    for curve in (NEAREST, COMPENSATED, WHOLE, *KINDS, JOINT, RECOVERED):
         points = sorted((p for task, p in own.items() if task.curve == curve), key=lambda point: point.bytes)
         if points:
             values = [point.judged.value("kl").value for point in points]

@@ -61,7 +61,8 @@ def _measure(wanted: Sequence[Task], out: Path) -> int:
         try:
             if workload is None or subject is not task.subject:
                 subject, workload = task.subject, task.subject.load()
-            point = task.measure(workload, path.parent / f"{task.subject.name}-{task.curve}", say)
+            own = path.parent / f"{task.subject.name}-{task.curve.partition(',')[0]}"
+            point = task.measure(workload, own, say)
         except AllocatorError as error:
             failed += 1
             say(f"failed: {error}")

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
+from allocator.tasks.protocol import Batch
+
 if TYPE_CHECKING:
     from allocator.workload import Workload
 
-RATIOS = (8.0, 11.0, 14.0, 18.0)
+RATIOS = (8.0, 11.0, 14.0, 18.0, 24.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class Subject:
             model, for networks where a forward pass for every choice is too much.
         ratios: 4 · parameters over stored bytes, at which kinds are compared.
         bits: of the uniform roundings.
+        whole: ratios at which factors alone, in float32, are tried too.
+        training: data on which recovery trains; none without.
     """
 
     name: str
@@ -33,6 +39,15 @@ class Subject:
     way: str
     ratios: tuple[float, ...] = RATIOS
     bits: tuple[int, ...] = (2, 3, 4, 5, 6, 8)
+    whole: tuple[float, ...] = ()
+    training: Callable[[], list[Batch]] | None = None
+
+
+def _pictures() -> list[Batch]:
+    """8,192 training pictures, those of the calibration data first, in batches of 64."""
+    from allocator.demos import fashion_mnist
+
+    return list(zip(*(torch.split(part[:8192], 64) for part in fashion_mnist.all_but_validation()), strict=True))
 
 
 def _fashion(name: str) -> Workload:
@@ -60,8 +75,21 @@ def _folded(name: str) -> Workload:
 SUBJECTS: Mapping[str, Subject] = {
     one.name: one
     for one in (
-        Subject(name="fashion-resnet34", metric="accuracy", load=partial(_fashion, "fashion-resnet34"), way="refined"),
-        Subject(name="fashion-resnext", metric="accuracy", load=partial(_fashion, "fashion-resnext"), way="refined"),
+        Subject(
+            name="fashion-resnet34",
+            metric="accuracy",
+            load=partial(_fashion, "fashion-resnet34"),
+            way="refined",
+            training=_pictures,
+        ),
+        Subject(
+            name="fashion-resnext",
+            metric="accuracy",
+            load=partial(_fashion, "fashion-resnext"),
+            way="refined",
+            whole=(2.0, 10 / 3, 5.0, 8.0),
+            training=_pictures,
+        ),
         Subject(
             name="efficientnet-lite0",
             metric="accuracy",
