@@ -50,6 +50,11 @@ class Corrected:
         inner = parse(self.action)
         if inner.kind == self.kind:
             raise ActionError("action corrected: its action is corrected already; say it once")
+        if inner.kind == "slim":
+            raise ActionError(
+                "action corrected: a slim action leaves channels out together with other layers, which a correction of "
+                "one would hide; give it by itself, with weighting input"
+            )
         if inner == Keep(dtype="float32"):
             raise ActionError("action corrected: keep in float32 leaves no error to correct; give it by itself")
         if not isinstance(self.variance, bool):

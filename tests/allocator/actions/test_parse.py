@@ -157,6 +157,8 @@ def test_an_action_passes_through() -> None:
         ({"kind": "corrected", "action": 4}, 'object with a "kind"'),
         ({"kind": "corrected", "action": {"kind": "keep"}}, "leaves no error to correct"),
         ({"kind": "corrected", "action": {"kind": "quantize", "bits": 9}}, "bits"),
+        ({"kind": "corrected", "action": {"kind": "slim", "rows": {"of": 4, "kept": [1]}, "values": {"kind": "keep"}}},
+         "leaves channels out together with other layers"),
         ({"kind": "corrected", "action": {"kind": "corrected", "action": {"kind": "quantize", "bits": 4}}},
          "say it once"),
         ({"kind": "corrected", "action": {"kind": "quantize", "bits": 4}, "variance": 1}, "true or false, got 1"),

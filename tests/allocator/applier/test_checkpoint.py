@@ -58,7 +58,7 @@ def mixed(model: nn.Module, seed: int, only_bits: int | None = None, measured: b
                 parse(tensor).check(unit.layer)
                 choices.append(tensor)
         if measured and "embed" not in unit.modules:
-            inside = [choice for choice in choices if choice != FULL]
+            inside = [choice for choice in choices if choice != FULL and choice["kind"] != "slim"]
             choices = [{"kind": "corrected", "action": one, "variance": draw.random() < 0.5} for one in inside]
             choices.append({"kind": "quantize", "bits": 3, "method": "gptq"})
         action = draw.choice(choices) if only_bits is None else {"kind": "quantize", "bits": only_bits}

@@ -150,7 +150,7 @@ def cases(draw: Any) -> tuple[Layer, Action, int]:
         action = replace(action, method="gptq")
     elif draw(st.booleans()):
         action = draw(slim(layer)) or action
-    if layer.kind != "embedding" and action != Keep() and draw(st.booleans()):
+    if layer.kind != "embedding" and action != Keep() and not isinstance(action, Slim) and draw(st.booleans()):
         action = Corrected(action=action, variance=draw(st.booleans()))
     return layer, action, draw(st.integers(0, 2**31))
 
