@@ -59,7 +59,8 @@ def lets_through(module: nn.Module, through: Through) -> bool:
 def _tried(module: nn.Linear | Convolution) -> _Verdict:
     if not _takes_one_input(module) or any(hasattr(type(module), name) for name in ("weight", "bias")):
         return _Verdict(outputs=False, channels=False)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
+    own_random, plainly = torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False)
+    with torch.device("cpu"), torch.no_grad(), own_random, plainly:
         outputs = _holds(module, _Trial.outputs)
         return _Verdict(outputs, outputs and _holds(module, _Trial.channels))
 
@@ -134,7 +135,7 @@ class _Trial:
         return y.reshape(*y.shape[:-1], self._groups, -1)
 
     def _examples(self, channels: int) -> Iterator[Tensor]:
-        sizes = torch.tensor(_SAMPLES, dtype=torch.float64, device="cpu")
+        sizes = torch.tensor(_SAMPLES, dtype=torch.float64)
         for places in self._places:
             if self._channels_at == 1:
                 yield self._random(len(sizes), channels, *places) * sizes.view(-1, 1, *[1] * len(places))
@@ -142,16 +143,16 @@ class _Trial:
                 yield self._random(len(sizes), *places, channels) * sizes.view(-1, *[1] * len(places), 1)
 
     def _random(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._draw, dtype=torch.float64, device="cpu")
+        return torch.randn(shape, generator=self._draw, dtype=torch.float64)
 
     def _copy(self, module: nn.Module) -> nn.Module:
         """The module with other numbers and without weight or hooks, of a class to which both can be lent."""
         memo: dict[int, Any] = {id(hooks): OrderedDict() for name, hooks in vars(module).items() if "_hooks" in name}
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.is_floating_point():
-                numbers = torch.rand(tensor.shape, generator=self._draw, dtype=torch.float64, device="cpu") + 0.5
+                numbers = torch.rand(tensor.shape, generator=self._draw, dtype=torch.float64) + 0.5
                 memo[id(tensor)] = nn.Parameter(numbers) if isinstance(tensor, nn.Parameter) else numbers
-        memo[id(module.weight)] = nn.Parameter(torch.empty(0, device="cpu"))
+        memo[id(module.weight)] = nn.Parameter(torch.empty(0))
         twin = copy.deepcopy(module, memo)
         del twin.weight
         twin.__class__ = type(type(module).__name__, (OwnForward, type(module)), {})
