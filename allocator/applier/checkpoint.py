@@ -98,9 +98,9 @@ def compress(
 
 
 def origin(solution: Any) -> dict[str, Any]:
-    """What a solution of the core says of itself: problem and solver."""
+    """What a solution of the core says of itself: problem and solver; the solver's options are in solution.json."""
     found = {name: getattr(solution, name, None) for name in ("problem", "solver")}
-    return {name: dict(value) for name, value in found.items() if value}
+    return {name: {k: v for k, v in value.items() if k != "options"} for name, value in found.items() if value}
 
 
 def write_model(

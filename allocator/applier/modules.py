@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from allocator.actions import Action, Layer
 from allocator.applier import kernels
 from allocator.applier.kinds import FactoredKind, kind_of, runs_in_parts_of
+from allocator.applier.kinds.own_forward import OwnForward, lent_to
 from allocator.applier.layers import KINDS
 from allocator.applier.packed import unpack, unpack_parts, unpack_rows, unpack_shift
 
 PACKED = "packed"
 """Name of the parameter that holds a packed buffer."""
 
-_OWN_FORWARD = tuple(kind.forward for kind in KINDS)
+_TORCHS = {name: tuple(getattr(kind, name, None) for kind in KINDS) for name in ("forward", "_conv_forward")}
+"""What torch's layer classes do when they run."""
 
 
 class Compressed(nn.Module):
@@ -87,7 +89,10 @@ class _Shifted(_Packed):
 
 
 class InParts(Compressed):
-    """Runs a factored weight part by part; only code that asks for `weight` gets the product."""
+    """Runs a factored weight part by part; only code that asks for `weight` gets the product.
+
+    A forward of the class's own runs one of the parts, and finds that in `weight` meanwhile (`OwnForward`).
+    """
 
     def parts(self) -> tuple[Tensor, ...]:
         """In the order in which the action has them."""
@@ -95,13 +100,17 @@ class InParts(Compressed):
 
     @property
     def weight(self) -> Tensor:
-        """The product, in the parts' dtype."""
+        """The product, in the parts' dtype; while the class's own forward runs, what it runs on."""
+        lent = lent_to(self)
+        if lent is not None:
+            return lent[0]
         parts = self.parts()
         matrix = _factored(self.action).product([part.float() for part in parts], self.action, self.layer)
         return matrix.reshape(self.layer.weight_shape).to(parts[0].dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Part by part."""
+    def forward(self, *args: Tensor, **named: Tensor) -> Tensor:
+        """Part by part; the input may come under the name that the class gives it."""
+        (x,) = (*args, *named.values())
         bias = getattr(self, "bias", None)
         return _factored(self.action).run(self, x, self.parts(), self.action, self.layer, bias)
 
@@ -137,7 +146,8 @@ def derived(mixin: type[Compressed], base: type[nn.Module]) -> type[nn.Module]:
     """The class of a compressed `base`, made once."""
     if (mixin, base) not in _DERIVED:
         namespace = {"__module__": __name__, "__doc__": mixin.__doc__}
-        _DERIVED[mixin, base] = type(f"{mixin.label}{base.__name__}", (mixin, base), namespace)
+        lending = (OwnForward,) if issubclass(mixin, InParts) and not _runs_as_torchs(base) else ()
+        _DERIVED[mixin, base] = type(f"{mixin.label}{base.__name__}", (mixin, *lending, base), namespace)
     return _DERIVED[mixin, base]
 
 
@@ -152,8 +162,15 @@ def is_packed(module: nn.Module) -> bool:
 
 
 def runs_in_parts(module: nn.Module) -> bool:
-    """Whether several layers can stand in for it: its forward must be torch's own, not a subclass's or a patch."""
-    return type(module).forward in _OWN_FORWARD and "forward" not in vars(module)
+    """Whether several layers can stand in for it: its forward must be torch's own, not a subclass's or a patch.
+
+    Of those with a forward of their own, `lets_through` (trial.py) finds the ones for which some actions can.
+    """
+    return _runs_as_torchs(type(module)) and not any(name in vars(module) for name in _TORCHS)
+
+
+def _runs_as_torchs(kind: type[nn.Module]) -> bool:
+    return all(getattr(kind, name, None) in known for name, known in _TORCHS.items())
 
 
 def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action, layer: Layer) -> None:

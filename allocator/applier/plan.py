@@ -10,10 +10,11 @@ from torch import nn
 
 from allocator.actions import Action, Corrected, parse
 from allocator.applier.attention import OpenAttention
-from allocator.applier.kinds import runs_in_parts_of
+from allocator.applier.kinds import FactoredKind, kind_of
 from allocator.applier.layers import ROOT, Unit, uncovered, units
 from allocator.applier.modules import is_compressed, runs_in_parts
 from allocator.applier.opening import Opening
+from allocator.applier.trial import lets_through
 from allocator.errors import ActionError
 
 
@@ -142,7 +143,7 @@ def require_doable(model: nn.Module, unit: Unit, action: Action) -> None:
         action.check(unit.layer)
     except ActionError as error:
         raise ActionError(f"module {unit.name!r}: {error}") from error
-    in_parts = runs_in_parts_of(action)
+    kind = kind_of(action)
     for name in unit.modules:
         module = model.get_submodule(name)
         if isinstance(action, Corrected) and isinstance(module, nn.Embedding):
@@ -150,7 +151,9 @@ def require_doable(model: nn.Module, unit: Unit, action: Action) -> None:
                 f"module {name!r}: an embedding looks rows up, and its outputs have no bias to correct; use the action "
                 f"of this weight by itself: {action.action.to_json()}"
             )
-        if in_parts and not runs_in_parts(module):
+        if not isinstance(kind, FactoredKind) or runs_in_parts(module):
+            continue
+        if not lets_through(module, kind.through(action)):
             raise ActionError(
                 f"module {name!r}: {type(module).__name__} has a forward of its own, so several layers cannot "
                 "stand in for it; quantize or keep it"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allocator.actions import Kept, Slim
 from allocator.errors import ActionError
-from allocator.grouping.channels import ChannelSpace
+
+if TYPE_CHECKING:
+    from allocator.grouping.channels import ChannelSpace
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Ran:
         used: what both use of each budgeted resource, the chosen one first.
         passes: forward and backward passes over the calibration data that its CPU time amounts to.
         seconds: on the clock, for profiling and choosing.
-        checkpoint_bytes: on disk; None if none was written.
+        checkpoint_bytes: on disk, but for those in which the file describes itself; None if none was written.
     """
 
     method: Method
@@ -150,7 +150,7 @@ def run(
         return ran
     label, uniform = judged_uniform(workload, plain)
     known = layer_statistics(workload, solution)
-    stored = None if out is None else compress(workload.model, solution, Path(out) / "checkpoint", known).bytes
+    stored = None if out is None else compress(workload.model, solution, Path(out) / "checkpoint", known)
     return replace(
         ran,
         judged=compared(workload, applied(workload, solution, known)),
@@ -164,7 +164,7 @@ def run(
             for row in plain.budgets or (Budget(resource="weight_bytes"),)
             if row.resource is not None
         },
-        checkpoint_bytes=stored,
+        checkpoint_bytes=None if stored is None else stored.bytes - stored.described,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from allocator.actions import Action, Layer, parse, statistics_of
 from allocator.applier import (
@@ -82,12 +83,24 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 """Kind to actions of it that differ in what is stored or in how it is found."""
 
 
+class Padded(nn.Conv2d):
+    """A convolution with a forward of its own, which pads at one end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As large as what it is given, for a kernel of 2×2."""
+        return functional.conv2d(functional.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
 class Network(nn.Module):
-    """Strided, grouped, depthwise, dilated, one-dimensional convolutions, linear layers, a norm, a tied embedding."""
+    """Strided, grouped, depthwise, dilated, one-dimensional convolutions, linear layers, a norm, a tied embedding.
+
+    One of the convolutions has a forward of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.padded = Padded(8, 8, 2)
         self.grouped = nn.Conv2d(8, 12, 3, groups=4, padding="same", bias=False)
         self.norm = nn.BatchNorm2d(12)
         self.depthwise = nn.Conv2d(12, 12, (3, 1), groups=12)
@@ -100,7 +113,8 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         """Images [N, 3, H, W] and a symbol for each [N] to logits [N, 11]."""
-        x = torch.relu(self.norm(self.grouped(torch.relu(self.first(x)))))
+        x = torch.relu(self.padded(torch.relu(self.first(x))))
+        x = torch.relu(self.norm(self.grouped(x)))
         x = torch.relu(self.line(torch.relu(self.dilated(self.depthwise(x))).flatten(2)))
         found: Tensor = self.head(self.mix(x.mean(-1) + self.embed(ids)))
         return found

@@ -34,7 +34,7 @@ def test_networks(kind: str, place: int) -> None:
 def test_between_them_they_are_done_to_every_layer() -> None:
     model, _ = network()
     reached = {unit.name for examples in EXAMPLES.values() for one in examples for unit in done_to(model, parse(one))}
-    assert reached == {"first", "grouped", "depthwise", "dilated", "line", "embed", "mix"}
+    assert reached == {"first", "padded", "grouped", "depthwise", "dilated", "line", "embed", "mix"}
 
 
 CONVOLVED = ("tucker2", "cp", "tt")

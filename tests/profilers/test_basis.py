@@ -49,7 +49,7 @@ def test_interactions_converge_to_the_gauss_newton_products(workload_of, space, 
 
 def test_whole_network_loss_is_half_the_squared_sum_of_projections(workload_of, space):
     """Unary scores and basis together are ½ mean (Σ u)², when nothing is drawn and ρ is put aside."""
-    found = sketched(workload_of("twice"), space, 30)
+    found = sketched(workload_of("lm"), space, 30)
     made, trust = basis(found, "ggn")
     scale = 2 * 30 * float(found.positions.sum())
     for places in itertools.product(*found.places):

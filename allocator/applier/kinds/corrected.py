@@ -13,6 +13,7 @@ from allocator.actions.corrected import NUMBER_BYTES
 from allocator.applier.gains import rows_times
 from allocator.applier.inputs import input_mean, input_moment
 from allocator.applier.kinds.kind import FactoredKind, Kind, as_bytes, as_numbers, stored
+from allocator.applier.kinds.own_forward import Through
 from allocator.applier.weight import Weight
 
 _SEEN = 1e-6
@@ -67,6 +68,10 @@ class CorrectedInPartsKind(FactoredKind):
         if action.variance:
             return -1
         return inner if inner is None or inner >= 0 else inner - 1
+
+    def through(self, action: Corrected) -> Through:
+        """As the action inside, which is given no bias."""
+        return _inner(action).through(action.action)
 
     def factors(self, weight: Weight, action: Corrected) -> Sequence[Tensor]:
         """Those of the action inside, then the numbers that correct its stored form."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from allocator.actions import Action, Layer, Part
+from allocator.applier.kinds.own_forward import Through
 from allocator.applier.weight import Weight
 from allocator.errors import UnavailableError
 
@@ -86,6 +87,10 @@ class FactoredKind(Kind):
         None where there is none.
         """
         return None
+
+    def through(self, action: Any) -> Through:
+        """What a forward of the layer class's own must let a kernel change, so that the layer can run part by part."""
+        return "none"
 
     @abstractmethod
     def factors(self, weight: Weight, action: Any) -> Sequence[Tensor]:

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from allocator.actions import Layer, LowRank
 from allocator.applier.kinds.kind import FactoredKind
+from allocator.applier.kinds.own_forward import Through, convolve
+from allocator.applier.kinds.stepping import pointwise
 from allocator.applier.kinds.whitening import whitening
 from allocator.applier.weight import Weight
 
@@ -30,6 +32,10 @@ class LowRankKind(FactoredKind):
         """left."""
         return 0
 
+    def through(self, action: LowRank) -> Through:
+        """right has fewer outputs."""
+        return "outputs"
+
     def product(self, parts: Sequence[Tensor], action: LowRank, layer: Layer) -> Tensor:
         """left · right, group by group."""
         left, right = parts
@@ -43,16 +49,12 @@ class LowRankKind(FactoredKind):
     ) -> Tensor:
         """right, then left."""
         left, right = parts
-        if isinstance(module, nn.Linear):
-            return functional.linear(functional.linear(x, right), left, bias)
         if isinstance(module, nn.Embedding):
             return functional.linear(functional.embedding(x, left, module.padding_idx), right.t())
-        assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)), "`plan` lets no other kind of layer be factored"
-        # _conv_forward is torch's own step, so that padding modes and padding="same" are what they were.
-        kernel = right.view(-1, *layer.weight_shape[1:])
-        pointwise = left.reshape(*left.shape, *[1] * (kernel.dim() - 2))
-        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[kernel.dim() - 3]
-        return convolve(module._conv_forward(x, kernel, None), pointwise, bias, groups=layer.groups)
+        y = convolve(module, x, right.view(-1, *layer.weight_shape[1:]))
+        if isinstance(module, nn.Linear):
+            return functional.linear(y, left, bias)
+        return pointwise(y, left, bias, layer)
 
 
 def _decomposed(weight: Weight, action: LowRank) -> tuple[Tensor, Tensor]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from allocator.actions import Layer
 from allocator.actions.tensor_format import kernel_order
-
-Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
+from allocator.applier.kinds.own_forward import Convolution, OwnForward, convolve
 
 _CONVOLVE = (functional.conv1d, functional.conv2d, functional.conv3d)
 
 
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None, layer: Layer) -> Tensor:
-    """A 1×1 convolution with a matrix [outputs, inputs] on what such a layer takes."""
+    """A 1×1 convolution with a matrix [outputs, inputs/groups] on what such a layer takes."""
     dimensions = len(layer.weight_shape) - 2
-    return _CONVOLVE[dimensions - 1](x, matrix.reshape(*matrix.shape, *[1] * dimensions), bias)
+    kernel = matrix.reshape(*matrix.shape, *[1] * dimensions)
+    return _CONVOLVE[dimensions - 1](x, kernel, bias, groups=layer.groups)
 
 
 def one_by_one(layer: Layer) -> list[tuple[int, ...]]:
@@ -43,6 +42,9 @@ def step(module: Convolution, x: Tensor, kernel: Tensor, dims: Collection[int], 
         groups: of the step.
     """
     count = kernel.dim() - 2
+    if isinstance(module, OwnForward):
+        assert len(dims) == count, "`through` lets no step along some dimensions meet a class's own forward"
+        return convolve(module, x, kernel)
     ends: list[int] = []  # as functional.pad takes them: both ends of the last dimension first
     for d in reversed(range(count)):
         at = 2 * (count - 1 - d)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from allocator.actions import Keep, Layer, TensorFormat
 from allocator.applier.kinds.kind import FactoredKind
+from allocator.applier.kinds.own_forward import Convolution
 from allocator.applier.kinds.settling import Array, settled
-from allocator.applier.kinds.stepping import Convolution, pointwise, step
+from allocator.applier.kinds.stepping import pointwise, step
 from allocator.applier.kinds.whitening import channel_roots
 from allocator.applier.statistics import require
 from allocator.applier.weight import Weight

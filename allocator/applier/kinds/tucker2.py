@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from allocator.actions import Layer, TensorFormat, Tucker2
+from allocator.applier.kinds.own_forward import Through
 from allocator.applier.kinds.settling import Array
 from allocator.applier.kinds.tensor_format import Shared, TensorKind
 from allocator.applier.kinds.tt import chained
@@ -36,6 +37,10 @@ class Tucker2Kind(TensorKind):
     def steps(self, layer: Layer, action: TensorFormat) -> list[tuple[int, ...]]:
         """The whole kernel at once."""
         return [tuple(range(len(layer.weight_shape) - 2))]
+
+    def through(self, action: TensorFormat) -> Through:
+        """core has fewer outputs and inputs."""
+        return "channels"
 
     def product(self, parts: Sequence[Tensor], action: TensorFormat, layer: Layer) -> Tensor:
         """last · core · first."""

@@ -193,7 +193,7 @@ class PaddedConv(nn.Conv2d):
         return functional.conv2d(x, self.weight, self.bias, self.stride)
 
 
-def test_a_subclass_keeps_its_forward_when_quantised_and_refuses_two_layers() -> None:
+def test_a_subclass_keeps_its_forward_when_quantised_and_refuses_layers_along_its_kernel() -> None:
     model = nn.Sequential(PaddedConv(3, 4, 2))
     x = torch.randn(2, 3, 5, 5)
     plain, packed = (apply_(copy.deepcopy(model), {"0": {"action": ACTIONS["1 bit"]}}, packed=p) for p in (False, True))
@@ -201,7 +201,7 @@ def test_a_subclass_keeps_its_forward_when_quantised_and_refuses_two_layers() ->
     assert torch.equal(plain(x), packed(x))
     assert isinstance(packed[0], PaddedConv)
     with pytest.raises(ActionError, match="group '0': module '0': PaddedConv has a forward of its own"):
-        apply_(model, {"0": {"action": ACTIONS["rank"]}})
+        apply_(model, {"0": {"action": ACTIONS["cp"] | {"rank": 2}}})
 
 
 def test_hooks_and_second_names_survive() -> None:
