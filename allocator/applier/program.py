@@ -58,15 +58,16 @@ def export_program(model: nn.Module, example: Example, path: str | PathLike[str]
 
     For a packed model (`apply_` with packed=True, `load_compressed`) the file has the packed buffers, the rest of the
     state and the graph, which unpacks each weight whole where it is used, in one step: at its peak that takes the
-    weight in float32 about three times. Outputs are the packed model's bit by bit, on the same version of torch and
-    device. Buffers are checked here, not by the program. Any other model is written with its weights as they are.
+    weight in float32 about two and a half times. Outputs are the packed model's bit by bit, on the same version of
+    torch and device. Buffers are checked here, not by the program. Any other model is written with its weights as they
+    are.
 
-    The first dimension of tensors as long as that of the example's first tensor is that of the samples, and may have
-    any length in the program unless the model fixes it, as it may with arguments that it takes as **kwargs; an example
-    of one sample fixes it. All other lengths are the
-    example's, as are the values of all arguments that are no tensors. What is returned consists of tensors, tuples,
-    lists and dicts: other mappings, named tuples and dataclasses, whose class would have to be there, become dicts of
-    those of their entries that hold tensors alone.
+    The first dimension of tensors as long as the example's first tensor is that of the samples, and may have any length
+    in the program unless the model fixes it: by len(x) in place of x.shape[0], or by taking tensors as **kwargs. An
+    example of one sample fixes it too. All other lengths, and the values of arguments that are no tensors, are the
+    example's. What is returned consists of tensors, tuples, lists and dicts: other mappings, named tuples, dataclasses
+    and objects with `logits`, whose classes would have to be there, become dicts of those of their entries that hold
+    tensors alone.
 
     Args:
         model: on the device that the program is to run on.
@@ -101,6 +102,8 @@ def load_program(path: str | PathLike[str]) -> nn.Module:
     unpickle sample inputs, tensor subclasses and custom objects, and a file that holds any is not read. Nothing is ever
     unpickled then. A program is code all the same, and torch evaluates expressions in its graph: load none that you
     would not run.
+
+    The module runs as in evaluation mode; torch lets it have neither eval() nor train().
 
     Raises:
         AllocatorError: a file that is missing, damaged, of another version of torch, or holds anything but a graph and
@@ -177,7 +180,8 @@ def _samples(program: ExportedProgram, call: Call) -> int | None:
     """How many samples a program takes; None: any number."""
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
-    if any(isinstance(value, Tensor) and value.dim() and isinstance(value.shape[0], torch.SymInt) for value in values):
+    # A length that was found to be fixed is a symbol still, but one whose name is a number.
+    if any(isinstance(value, Tensor) and value.dim() and not str(value.shape[0]).isdigit() for value in values):
         return None
     tensors = _with_samples(call)
     return len(tensors[0]) if tensors else None
@@ -226,7 +230,7 @@ def _plain(output: Any) -> Any:
         return type(output)(_plain(value) for value in output)
     elif isinstance(output, Mapping):
         named = output
-    elif dataclasses.is_dataclass(output):
+    elif dataclasses.is_dataclass(output) or isinstance(getattr(output, "logits", None), Tensor):
         named = vars(output)
     else:
         return output

@@ -38,8 +38,10 @@ _LOUD = (
 def write_program(program: ExportedProgram, path: Path) -> int:
     """Write a program, without the inputs that it was traced with and the places of the code that it came from.
 
-    The graph's JSON, which torch stores as it is and which may well be larger than the packed weights, is deflated;
-    torch reads it all the same. A file that is there is replaced only when the new one is complete. Returns its bytes.
+    The JSON of the graph, which torch stores as it is and which may well be larger than the packed weights, is
+    deflated; torch reads it all the same. A file that is there is replaced only when the new one is complete.
+
+    Returns: the bytes of the file.
     """
     program.example_inputs = None
     for module in program.graph_module.modules():
@@ -52,7 +54,7 @@ def write_program(program: ExportedProgram, path: Path) -> int:
         with zipfile.ZipFile(raw) as source, zipfile.ZipFile(aside, "w") as target:
             for member in source.infolist():
                 made = zipfile.ZipInfo(member.filename)  # of no date: equal programs are equal bytes
-                made.compress_type = zipfile.ZIP_DEFLATED if member.filename.endswith(_GRAPH) else zipfile.ZIP_STORED
+                made.compress_type = zipfile.ZIP_DEFLATED if member.filename.endswith(".json") else zipfile.ZIP_STORED
                 made.file_size = member.file_size
                 with source.open(member) as old, target.open(made, "w") as new:
                     shutil.copyfileobj(old, new)

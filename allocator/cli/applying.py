@@ -64,11 +64,14 @@ def _write_program(workload: Workload, folder: Path) -> ProgramInfo:
     from allocator.applier.loading import load_compressed
     from allocator.applier.program import export_program, recorded_call
     from allocator.errors import AllocatorError
+    from allocator.tasks.batches import count, twice
 
     try:
         batch = next(iter(workload.calibration), None)
         if batch is None:
             raise AllocatorError("there is no calibration batch to trace the model on")
+        if count(batch) == 1:  # which would fix the number of samples to one
+            batch = twice(batch)
         model = load_compressed(copy.deepcopy(workload.model), folder)
         call = recorded_call(model, lambda: workload.task.logits(model, batch))
         return export_program(model, call, folder / "model.pt2")
