@@ -42,6 +42,8 @@ _HOMES = {
     "compress": "allocator.applier.checkpoint",
     "save_compressed": "allocator.applier.saving",
     "load_compressed": "allocator.applier.loading",
+    "export_program": "allocator.applier.program",
+    "load_program": "allocator.applier.program",
     "load_weights": "allocator.applier.loading",
 }
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from allocator.applier.apply import apply_
     from allocator.applier.checkpoint import compress
     from allocator.applier.loading import load_compressed, load_weights
+    from allocator.applier.program import export_program, load_program
     from allocator.applier.saving import save_compressed
     from allocator.applying import layer_statistics
     from allocator.comparison import compare
@@ -89,12 +92,14 @@ __all__ = [
     "compress",
     "conflict",
     "explain",
+    "export_program",
     "fidelity",
     "frontier",
     "layer_statistics",
     "load_compressed",
     "load_frontier",
     "load_problem",
+    "load_program",
     "load_solution",
     "load_weights",
     "profile",

@@ -10,13 +10,16 @@ from allocator.applier.layers import Uncovered, Unit, uncovered, units
 from allocator.applier.loading import load_allocation, load_compressed, load_provenance, load_weights
 from allocator.applier.packed import pack, unpack, unpack_parts
 from allocator.applier.plan import Step, plan
+from allocator.applier.program import Call, ProgramInfo, export_program, load_program, recorded_call
 from allocator.applier.saving import save_compressed
 from allocator.applier.statistics import LayerStatistics, Statistics
 
 __all__ = [
     "Approximator",
+    "Call",
     "CheckpointInfo",
     "LayerStatistics",
+    "ProgramInfo",
     "Statistics",
     "Step",
     "Uncovered",
@@ -24,13 +27,16 @@ __all__ = [
     "apply_",
     "approximate",
     "compress",
+    "export_program",
     "load_allocation",
     "load_compressed",
+    "load_program",
     "load_provenance",
     "load_weights",
     "outside_bytes",
     "pack",
     "plan",
+    "recorded_call",
     "save_compressed",
     "uncovered",
     "units",

@@ -94,7 +94,7 @@ class OpenAttention(nn.MultiheadAttention):
         return x if self.batch_first else x.transpose(0, 1)
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
+        return x.reshape(x.shape[0], x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
 
     def _as_given(self, x: Tensor, dimensions: int) -> Tensor:
         if dimensions == 2:
@@ -106,7 +106,9 @@ class OpenAttention(nn.MultiheadAttention):
         merged = None
         if attn_mask is not None:
             merged = _added(attn_mask, q.dtype)
-            merged = merged[None, None] if merged.dim() == 2 else merged.view(len(q), self.num_heads, *merged.shape[1:])
+            merged = (
+                merged[None, None] if merged.dim() == 2 else merged.view(q.shape[0], self.num_heads, *merged.shape[1:])
+            )
         if key_padding_mask is not None:
             padding = _added(key_padding_mask, q.dtype)[:, None, None]
             merged = padding if merged is None else merged + padding
@@ -115,7 +117,7 @@ class OpenAttention(nn.MultiheadAttention):
     def _extended(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Keys or values [N, S, E] with the learnt one and the zero one behind, where the options ask for them."""
         if bias is not None:
-            x = torch.cat([x, bias.expand(len(x), -1, -1)], 1)
+            x = torch.cat([x, bias.expand(x.shape[0], -1, -1)], 1)
         return functional.pad(x, (0, 0, 0, 1)) if self.add_zero_attn else x
 
 

@@ -81,11 +81,13 @@ def _per_row(signs: Tensor | None, values: Tensor, counts: Tensor, how: Quantize
     return CodedValues(signs, codes, scales, minima, torch.repeat_interleave(counts))
 
 
-def restore_per_row(buffer: Tensor, mask: Tensor, action: Prune) -> Tensor:
-    """float32 [rows, columns], 0 where nothing was kept, of codes with a scale per row of the weight; no signs yet."""
+def restore_per_row(buffer: Tensor, mask: Tensor, kept: int, action: Prune) -> Tensor:
+    """float32 [rows, columns], 0 where nothing was kept, of codes with a scale per row of the weight; no signs yet.
+
+    ``kept``: how many places the mask marks.
+    """
     how = action.values
     assert isinstance(how, Quantize), "only it has codes"
-    kept = int(mask.sum())
     dtype, at = scale_dtype(how), -(-kept * how.bits // 8)
     numbers = as_numbers(buffer[at:], dtype).view(-1, mask.shape[0], 1)
     # In their places the codes are a dense matrix, whose decoding takes no more room than the matrix itself.

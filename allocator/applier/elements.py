@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from allocator.applier.kernels import at_once
+
 _CHUNK = 1 << 16  # numbers looked up at a time: their temporaries stay in the cache, and small beside the matrix
 
 
@@ -120,9 +122,10 @@ class Codebook(Elements):
         flat = codes.reshape(-1)
         out = torch.empty_like(flat, dtype=torch.float32)
         values = self._values.to(codes.device)
-        for start in range(0, flat.numel(), _CHUNK):
-            part = flat[start : start + _CHUNK].to(torch.int32)
-            torch.index_select(values, 0, part, out=out[start : start + _CHUNK])
+        step = at_once(_CHUNK, codes)
+        for start in range(0, flat.numel(), step):
+            part = flat[start : start + step].to(torch.int32)
+            torch.index_select(values, 0, part, out=out[start : start + step])
         return out.view(codes.shape)
 
 

@@ -17,6 +17,7 @@ from allocator.actions import Quantize
 from allocator.actions.quantize import SCALE_BYTES
 from allocator.engine import native
 
+_ALL = 1 << 48  # more numbers than any memory holds
 _WAY = {"nearest": 0, "floor": 1, "ceil": 2}
 _SIGN = 3
 
@@ -147,6 +148,14 @@ def readable(tensor: Tensor) -> bool:
     except RuntimeError:  # it has no memory of its own
         return False
     return not tensor.is_meta
+
+
+def at_once(size: int, tensor: Tensor) -> int:
+    """How many numbers to work on at a time: `size`; all while a graph is recorded, which each turn makes longer.
+
+    ``tensor``: one of those that are worked on.
+    """
+    return size if readable(tensor) else _ALL
 
 
 def _kernels(*tensors: tuple[Tensor, torch.dtype]) -> Any | None:

@@ -8,7 +8,7 @@ model, its hooks, its bias and options stay, a subclass with a forward of its ow
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from allocator.applier import kernels
 from allocator.applier.kinds import FactoredKind, kind_of, runs_in_parts_of
 from allocator.applier.kinds.own_forward import OwnForward, lent_to
 from allocator.applier.layers import KINDS
+from allocator.applier.made_classes import reduced
 from allocator.applier.packed import unpack, unpack_parts, unpack_rows, unpack_shift
 
 PACKED = "packed"
@@ -37,6 +38,11 @@ class Compressed(nn.Module):
     action: Action
     layer: Layer
     dtype_like: Tensor
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Pickled, the class is what it is made of, since no module has it under its name."""
+        bases = type(self).__bases__
+        return reduced(super().__reduce_ex__(2), (bases[0], bases[-1]), derived)
 
     def extra_repr(self) -> str:
         """That of the layer, and the action."""

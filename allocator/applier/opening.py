@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeGuard
+from typing import Any, SupportsIndex, TypeGuard
 
 from torch import Tensor, nn
 
 from allocator.applier.attention import OpenAttention
+from allocator.applier.made_classes import reduced
 
 _PARTS = ("q", "k", "v")
 _OPENED: dict[type[nn.Module], type[OpenAttention]] = {nn.MultiheadAttention: OpenAttention}
@@ -149,8 +150,13 @@ def opens(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
 def _opened(base: type[nn.Module]) -> type[OpenAttention]:
     """The class of an opened `base`, made once; a subclass of torch's attention stays one of its own."""
     if base not in _OPENED:
-        _OPENED[base] = type(f"Open{base.__name__}", (OpenAttention, base), {"__module__": __name__})
+        namespace = {"__module__": __name__, "__reduce_ex__": _reduced}
+        _OPENED[base] = type(f"Open{base.__name__}", (OpenAttention, base), namespace)
     return _OPENED[base]
+
+
+def _reduced(module: OpenAttention, protocol: SupportsIndex) -> Any:
+    return reduced(super(OpenAttention, module).__reduce_ex__(2), type(module).__bases__[1:], _opened)
 
 
 def _close(closed: _Closed) -> None:

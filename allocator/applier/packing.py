@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from allocator.applier.kernels import pack_codes, unpack_codes
+from allocator.applier.kernels import at_once, pack_codes, unpack_codes
 
 _CHUNK = 1 << 18  # codes worked on at a time: the temporaries of a chunk stay in the cache
 _LANES = ((8, 0x00FF00FF00FF00FF), (16, 0x0000FFFF0000FFFF), (32, 0x00000000FFFFFFFF))
@@ -41,8 +41,9 @@ def unpack_bits(stream: Tensor, bits: int, n: int) -> Tensor:
     codes = stream.new_empty(n)
     if unpack_codes(stream, bits, codes):
         return codes
-    for start in range(0, n, _CHUNK):
-        stop = min(start + _CHUNK, n)
+    step = at_once(_CHUNK, stream)
+    for start in range(0, n, step):
+        stop = min(start + step, n)
         at = start * bits // 8
         codes[start:stop] = _unpack_chunk(stream[at : at + packed_bytes(stop - start, bits)], bits, stop - start)
     return codes

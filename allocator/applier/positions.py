@@ -1,4 +1,7 @@
-"""Which of n places are marked, as a stream of bytes: a bitmap or Elias–Fano coding, whichever is shorter."""
+"""Which of n places are marked, as a stream of bytes: a bitmap or Elias–Fano coding, whichever is shorter.
+
+While a graph is recorded nothing can be looked at: streams are then read unchecked, by as many places as are stored.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from allocator.actions.positions import EliasFano, cheapest_form
+from allocator.applier.kernels import at_once, readable
 from allocator.applier.packing import pack_bits, unpack_bits
 from allocator.errors import ActionError
 
@@ -43,7 +47,7 @@ def write_bitmap(mask: Tensor) -> Tensor:
 def read_bitmap(stream: Tensor, n: int, k: int) -> Tensor:
     """The bool mask [n] of a bitmap; ActionError unless k places of it are marked."""
     mask = unpack_bits(stream, 1, n).view(torch.bool)
-    if int(mask.sum()) != k:
+    if readable(mask) and int(mask.sum()) != k:
         raise ActionError(f"a buffer marks {int(mask.sum())} of {n} places where {k} are stored; it is damaged")
     return mask
 
@@ -59,11 +63,13 @@ def write_rising(numbers: Tensor, n: int) -> Tensor:
 def read_rising(stream: Tensor, n: int, k: int) -> Tensor:
     """The k rising numbers below n of a stream; ActionError when there are none such."""
     code = EliasFano(n, k)
-    ones = unpack_bits(stream[code.low_bytes :], 1, code.high_bits).nonzero().view(-1)
+    high = unpack_bits(stream[code.low_bytes :], 1, code.high_bits)
+    checked = readable(high)
+    ones = (high.nonzero() if checked else torch.nonzero_static(high, size=k)).view(-1)
     if ones.numel() == k:
         numbers = ones.sub_(torch.arange(k, device=stream.device)).bitwise_left_shift_(code.low_bits)
         numbers.add_(_read_low(stream[: code.low_bytes], code.low_bits, k))
-        if int(numbers[-1]) < n and bool((numbers.diff() > 0).all()):
+        if not checked or (int(numbers[-1]) < n and bool((numbers.diff() > 0).all())):
             return numbers
     raise ActionError(f"a buffer holds no {k} rising places below {n}; it is damaged")
 
@@ -106,10 +112,11 @@ def read_places(stream: Tensor, shape: tuple[int, int], keep: int, block: int) -
     places = unpack_bits(stream, (block - 1).bit_length(), rows * of_row).view(rows, of_row)
     starts = torch.arange(of_row, device=stream.device).div_(keep, rounding_mode="floor").mul_(block)
     mask = torch.zeros(shape, dtype=torch.bool, device=stream.device)
-    step = max(1, _CHUNK // columns)  # whole numbers of 64 bits for all places at once would take more than the weight
+    # Whole numbers of 64 bits for all places at once would take more than the weight.
+    step = max(1, at_once(_CHUNK, stream) // columns)
     for row in range(0, rows, step):
         found = starts + places[row : row + step]
-        if int(found.max()) >= columns or not bool((found.diff() > 0).all()):
+        if readable(found) and (int(found.max()) >= columns or not bool((found.diff() > 0).all())):
             raise ActionError("a buffer holds places that do not rise within their blocks; it is damaged")
         mask[row : row + step].scatter_(1, found, True)
     return mask

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from allocator.applier.kernels import at_once
+
 _EACH = 5
 _CHUNK = 1 << 16  # bytes worked on at a time
 
@@ -31,7 +33,8 @@ def unpack_trits(stream: Tensor, n: int) -> Tensor:
     powers = torch.tensor([3**place for place in range(_EACH)], device=stream.device)
     table = (torch.arange(256, device=stream.device).unsqueeze(1) // powers % 3).to(torch.uint8)
     digits = stream.new_empty(stream.numel(), _EACH)
-    for start in range(0, stream.numel(), _CHUNK):
-        part = stream[start : start + _CHUNK].to(torch.int32)
-        torch.index_select(table, 0, part, out=digits[start : start + _CHUNK])
+    step = at_once(_CHUNK, stream)
+    for start in range(0, stream.numel(), step):
+        part = stream[start : start + step].to(torch.int32)
+        torch.index_select(table, 0, part, out=digits[start : start + step])
     return digits.view(-1)[:n]

@@ -10,7 +10,9 @@ import typer
 from allocator.cli.console import number, print_json, say, table
 
 if TYPE_CHECKING:
+    from allocator.applier.program import ProgramInfo
     from allocator.formats.types import SolutionFile
+    from allocator.workload import Workload
 
 
 def apply_command(
@@ -19,6 +21,10 @@ def apply_command(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     bare: Annotated[
         bool, typer.Option("--bare", help="Leave out the header's description: a limit that holds to the byte.")
+    ] = False,
+    program: Annotated[
+        bool,
+        typer.Option("--program", help="Write model.pt2 too, which runs without the model's class."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -37,11 +43,40 @@ def apply_command(
         describe_itself=not bare,
         provenance={"command": f"allocator apply {model} {Path(solution).name}", "workload": workload.name},
     )
-    if json:
-        print_json({"path": str(info.path), "bytes": info.bytes, "described": info.described})
-    else:
+    if not json:
         beside = f", {info.described} of them its description" if info.described else ""
         print(f"{info.path}: {info.bytes} bytes{beside}, {len(chosen.actions)} groups")
+    written = _write_program(workload, info.path) if program else None
+    if json:
+        document: dict[str, Any] = {"path": str(info.path), "bytes": info.bytes, "described": info.described}
+        if written is not None:
+            document["program"] = {"path": str(written.path), "bytes": written.bytes, "samples": written.samples}
+        print_json(document)
+    elif written is not None:
+        takes = "any number of samples" if written.samples is None else f"{written.samples} samples at a time, no other"
+        print(f"{written.path}: {written.bytes} bytes, takes {takes}")
+
+
+def _write_program(workload: Workload, folder: Path) -> ProgramInfo:
+    """model.pt2 of the checkpoint in a folder, traced as the task calls the model on the first calibration batch."""
+    import copy
+
+    from allocator.applier.loading import load_compressed
+    from allocator.applier.program import export_program, recorded_call
+    from allocator.errors import AllocatorError
+    from allocator.tasks.batches import count, twice
+
+    try:
+        batch = next(iter(workload.calibration), None)
+        if batch is None:
+            raise AllocatorError("there is no calibration batch to trace the model on")
+        if count(batch) == 1:  # which would fix the number of samples to one
+            batch = twice(batch)
+        model = load_compressed(copy.deepcopy(workload.model), folder)
+        call = recorded_call(model, lambda: workload.task.logits(model, batch))
+        return export_program(model, call, folder / "model.pt2")
+    except AllocatorError as error:
+        raise AllocatorError(f"{folder}: the checkpoint is written, model.pt2 is not: {error}") from error
 
 
 def evaluate_command(

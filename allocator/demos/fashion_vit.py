@@ -71,7 +71,9 @@ class Vit(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of pictures that are cut into sixteen squares of 7 × 7 pixels."""
-        squares = images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).reshape(len(images), PATCHES, PATCH * PATCH)
+        squares = (
+            images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).reshape(images.shape[0], PATCHES, PATCH * PATCH)
+        )
         out: Tensor = self.classes(self.norm(self.blocks(self.embedding(squares) + self.positions)).mean(1))
         return out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -46,13 +46,22 @@ def count(batch: Batch) -> int:
 
 def take(batch: Batch, start: int, stop: int) -> Batch:
     """Rows start to stop of every tensor, in the same structure."""
+    return _each(batch, lambda tensor: tensor[start:stop])
+
+
+def twice(batch: Batch) -> Batch:
+    """All rows of every tensor, and all of them again, in the same structure."""
+    return _each(batch, lambda tensor: torch.cat([tensor, tensor]))
+
+
+def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     if isinstance(batch, Tensor):
-        return batch[start:stop]
+        return change(batch)
     if isinstance(batch, Mapping) or hasattr(batch, "keys"):
-        return {key: take(batch[key], start, stop) for key in batch}
+        return {key: _each(batch[key], change) for key in batch}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(take(part, start, stop) for part in batch))
-    return type(batch)(take(part, start, stop) for part in batch)
+        return type(batch)(*(_each(part, change) for part in batch))
+    return type(batch)(_each(part, change) for part in batch)
 
 
 def first(batches: Iterable[Batch], samples: int | None) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from allocator.errors import UsageError
 from allocator.tasks import BUILT_IN, task_named
-from allocator.tasks.batches import count, digests, take
+from allocator.tasks.batches import count, digests, take, twice
 from allocator.tasks.causal_lm import CausalLm
 from allocator.tasks.classification import Classification
 from allocator.tasks.embedding import Embedding
@@ -97,6 +97,8 @@ def test_batches_are_trees_of_tensors():
     batch = {"a": torch.zeros(3, 2), "b": [torch.ones(3), (torch.zeros(3, 1),)]}
     assert count(batch) == 3
     assert count(take(batch, 1, 3)) == 2
+    assert count(twice(batch)) == 6
+    assert twice({"a": [torch.tensor([1, 2])]})["a"][0].tolist() == [1, 2, 1, 2]
     with pytest.raises(UsageError, match="holds a str at /1"):
         count((torch.zeros(2), "x"))
     with pytest.raises(UsageError, match="same number of samples"):

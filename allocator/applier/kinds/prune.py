@@ -11,6 +11,7 @@ from allocator.applier.codes import scale_dtype
 from allocator.applier.compensation import chosen, compensated
 from allocator.applier.gains import rows_times
 from allocator.applier.kept import kept
+from allocator.applier.kernels import at_once
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.packing import unpack_bits
 from allocator.applier.positions import read_bitmap, read_mask, read_places, write_bitmap, write_mask, write_places
@@ -37,7 +38,7 @@ class PruneKind(Kind):
         end = at + action.sign_bytes(layer)
         signs = unpack_bits(buffer[at:end], 1, action.kept(layer)) if end > at else None
         if action.scale_per_row:
-            matrix = restore_per_row(buffer[end:], mask, action)
+            matrix = restore_per_row(buffer[end:], mask, action.kept(layer), action)
             if signs is not None:
                 _negate_(matrix, torch.zeros_like(mask).masked_scatter_(mask, signs == 0))
             return matrix
@@ -69,7 +70,8 @@ class PruneKind(Kind):
 
 def _negate_(values: Tensor, where: Tensor) -> None:
     """Change signs in place, where bool of as many places says so; in pieces, so that it takes no room that counts."""
-    for piece, here in zip(torch.split(values.view(-1), _CHUNK), torch.split(where.view(-1), _CHUNK), strict=True):
+    step = at_once(_CHUNK, values)
+    for piece, here in zip(torch.split(values.view(-1), step), torch.split(where.view(-1), step), strict=True):
         piece.mul_(1 - 2 * here.to(torch.float32))
 
 

@@ -46,7 +46,7 @@ class QuantizeKind(Kind):
         if kernels.decode_into(out, stream, action.bits, stored[0], _second(stored), action, layer.rows):
             return out
         numbers = _numbers(stored, action, layer)
-        step = max(8, _CHUNK // layer.columns // 8 * 8)  # eight rows fill whole bytes
+        step = max(8, kernels.at_once(_CHUNK, buffer) // layer.columns // 8 * 8)  # eight rows fill whole bytes
         for start in range(0, layer.rows, step):
             part = out[start : start + step]
             at = start * layer.columns * action.bits // 8

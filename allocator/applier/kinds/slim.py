@@ -7,6 +7,7 @@ from torch import Tensor
 
 from allocator.actions import Layer, Slim
 from allocator.actions.slim import Kept
+from allocator.applier.kernels import readable
 from allocator.applier.kinds.kind import Kind
 from allocator.applier.statistics import require
 from allocator.applier.weight import LARGEST, Weight
@@ -41,7 +42,8 @@ class SlimKind(Kind):
         at = 0
         for kept in _maps(action):
             length = len(kept.bitmap)
-            if bytes(buffer[at : at + length].tolist()) != kept.bitmap:
+            stored = buffer[at : at + length]
+            if readable(stored) and bytes(stored.tolist()) != kept.bitmap:
                 raise ActionError("action slim: the map of the kept channels is not the action's; it is damaged")
             at += length
         core = kind_of(action.values).restore(buffer[at:], action.values, action.core(layer))

@@ -8,6 +8,7 @@ from torch import Tensor
 from allocator.actions import Keep, Layer, Unify
 from allocator.applier.gains import rows_times
 from allocator.applier.importance import importance
+from allocator.applier.kernels import readable
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
 from allocator.applier.packing import pack_bits, packed_bytes, unpack_bits
 from allocator.applier.stored_scales import narrow
@@ -53,7 +54,8 @@ class UnifyKind(Kind):
             matrix.masked_scatter_(~_each(taken, action, layer), values)
         positive = unpack_bits(signs, 1, unified * action.block).view(unified, action.block)
         magnitudes = as_numbers(numbers, torch.float16).to(torch.float32).unsqueeze(1)
-        _blocks(matrix, action)[taken] = positive.to(torch.float32).mul_(2).sub_(1).mul_(magnitudes)
+        values = positive.to(torch.float32).mul_(2).sub_(1).mul_(magnitudes)
+        _blocks(matrix, action).masked_scatter_(taken.unsqueeze(2), values)
         return matrix
 
     def rescaled(self, buffer: Tensor, action: Unify, layer: Layer, gain: Tensor) -> Tensor | None:
@@ -87,7 +89,7 @@ def _map(buffer: Tensor, action: Unify, layer: Layer) -> Tensor:
     """Which blocks are unified, bool [rows, blocks of a row]; ActionError if they are not as many as they should."""
     where = buffer[: packed_bytes(action.blocks(layer), 1)]
     taken = unpack_bits(where, 1, action.blocks(layer)).view(torch.bool).view(layer.rows, -1)
-    if int(taken.sum()) != action.unified(layer):
+    if readable(taken) and int(taken.sum()) != action.unified(layer):
         raise ActionError(
             f"action unify: the map marks {int(taken.sum())} blocks where {action.unified(layer)} are unified; it is "
             "damaged"
