@@ -52,7 +52,7 @@ def refine_command(
         raise UsageError(NO_BUDGET)
     if out == "-":
         raise UsageError("--out -: give a file; what is finished is kept beside it")
-    if problem is not None and any(option is not None for option in (space, bits, ranks, kinds)):
+    if problem is not None and (fast or any(one is not None for one in (space, bits, ranks, kinds, multiple))):
         raise UsageError("--problem stands beside --space, --bits, --ranks or --kinds: it brings its own choices")
     for path in (out, problem_out):
         if path is not None:
