@@ -115,9 +115,6 @@ KINDS: Mapping[str, Menu] = {
 }
 """By kind. `EIGHT` comes with each."""
 
-SLOW = ("cp", "tucker2")
-"""Kinds of actions that ``fast`` leaves out: 5 s and more for a convolution of 885 thousand weights, on one core."""
-
 
 def menu(kinds: str | Sequence[str] = JOINT, *, multiple: int = 1, fast: bool = False, keep: bool = False) -> Menu:
     """The choices of one kind or of several, then 8 bits, then if ``keep`` the weight as it is.
@@ -125,11 +122,12 @@ def menu(kinds: str | Sequence[str] = JOINT, *, multiple: int = 1, fast: bool = 
     Args:
         kinds: names out of `KINDS`, or ``joint``.
         multiple: ranks, and numbers of channels, are multiples of it: what hardware likes.
-        fast: leave out what takes seconds per choice on large layers: `SLOW`, and fitting kept weights again.
+        fast: leave out what takes 5 s and more on one core for 885 thousand weights: cp, tucker2, and pruned weights
+            that are fitted again, which is all of ``sparsity``. The rest takes about 1 s or less.
         keep: offer float32 too.
 
     Raises:
-        UsageError: a name that is none, or no name; a multiple below 1.
+        UsageError: a name that is none, or no name; a kind of which nothing is fast; a multiple below 1.
     """
     wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for name in wanted:
@@ -139,10 +137,13 @@ def menu(kinds: str | Sequence[str] = JOINT, *, multiple: int = 1, fast: bool = 
         raise UsageError(f"no kind of compression is given: take {JOINT}, or some of {', '.join(KINDS)}")
     if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:
         raise UsageError(f"multiple={multiple!r}: ranks are multiples of a whole number, 1 or more")
+    offered = {name: tuple(one for one in own if not (fast and _slow(one))) for name, own in KINDS.items()}
+    for name in wanted:
+        if name != JOINT and not offered[name]:
+            raise UsageError(f"nothing of the kind {name} is fast: leave {name} out, or do without fast")
     everything = tuple(name for name in KINDS if name != "channels")
     names = dict.fromkeys(one for name in wanted for one in (everything if name == JOINT else (name,)))
-    found = [choice for name in names for choice in KINDS[name] if not fast or choice["kind"] not in SLOW]
-    found = [_multiples(_quick(choice) if fast else choice, multiple) for choice in found]
+    found = [_multiples(choice, multiple) for name in names for choice in offered[name]]
     return (*found, EIGHT, *([{"kind": "keep", "dtype": "float32"}] if keep else ()))
 
 
@@ -154,8 +155,8 @@ def without_inputs(choice: Choice) -> Choice | None:
     return {**left, "method": "mse"} if left.get("method") == "gptq" else left
 
 
-def _quick(choice: Choice) -> Choice:
-    return {key: value for key, value in choice.items() if key != "compensate"}
+def _slow(choice: Choice) -> bool:
+    return choice["kind"] in ("cp", "tucker2") or bool(choice.get("compensate"))
 
 
 def _multiples(choice: Choice, multiple: int) -> Choice:

@@ -129,7 +129,7 @@ class Space:
             rules: of another space: those that skip or pin layers come first, the others are left out.
 
         Raises:
-            UsageError: a kind that is none; a multiple below 1.
+            UsageError: a kind that is none, or nothing of it is fast; a multiple below 1.
 
         >>> [item.name for item in Space.of_kinds("blocks").menu(["fc"], Layer("linear", (64, 64)))][-2:]
         ['unify8_90%_int4_mse_input', 'int8_gptq']

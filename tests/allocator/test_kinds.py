@@ -1,6 +1,8 @@
 """Menus by kind: every choice can be done somewhere, and a space of several kinds is solved, written and read back."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from allocator import Workload, compress, layer_statistics, load_compressed, pro
 from allocator.actions import Kept, Layer, LowRank, TensorFormat, statistics_of
 from allocator.errors import UsageError
 from allocator.grouping.shares import Levels, Share
-from allocator.kinds import EIGHT, JOINT, KINDS, SLOW, menu, without_inputs
+from allocator.kinds import EIGHT, JOINT, KINDS, menu, without_inputs
 from allocator.menu_items import resolved
 from allocator.space import Rule, Space
 
@@ -22,6 +24,7 @@ LAYERS = {
     "table": Layer("embedding", (200, 64)),
     "one": Layer("linear", (1, 3)),
 }
+SLOW = ("cp", "tucker2", "prune")
 NEVER = [choice for choice in KINDS["blocks"] if choice["block"] == 4]
 """A block of four takes 20 bits and one of the map, four weights of 4 bits 16: offered, and always left out."""
 
@@ -58,8 +61,9 @@ def test_joint_is_all_kinds_but_channels_each_once():
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("kinds", [*KINDS, JOINT])
-@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("kinds", "fast"), [(kinds, fast) for kinds in (*KINDS, JOINT) for fast in (False, kinds != "sparsity")]
+)
 def test_every_layer_has_choices_and_8_bits_among_them(layer, kinds, fast):
     found = {item.name: item.action for item in items(kinds, layer, fast=fast)}
     assert ("int8_mse" if layer == "table" else "int8_gptq") in found
@@ -89,11 +93,10 @@ def test_ranks_are_multiples():
 
 
 def test_fast_leaves_out_what_is_slow():
-    found = menu([JOINT, "channels"], fast=True)
-    assert not [choice for choice in found if choice["kind"] in SLOW or choice.get("compensate")]
-    everything = menu([JOINT, "channels"])
-    assert {choice["kind"] for choice in everything} - {choice["kind"] for choice in found} == set(SLOW)
-    assert len(everything) - len(found) == sum(choice["kind"] in SLOW for choice in everything)
+    found, everything = menu([JOINT, "channels"], fast=True), menu([JOINT, "channels"])
+    assert set(SLOW) == {choice["kind"] for choice in everything} - {choice["kind"] for choice in found}
+    assert list(found) == [choice for choice in everything if choice["kind"] not in SLOW]
+    assert [choice["kind"] for choice in menu("tensors", fast=True)] == ["tt", "quantize"]
 
 
 def test_rules_that_skip_or_pin_come_first():
@@ -118,6 +121,7 @@ def test_json_both_ways(options):
         ("rank", {}, "no kind of compression 'rank': take joint, or some of bits, formats, ranks"),
         (["bits", ""], {}, "no kind of compression ''"),
         ([], {}, "no kind of compression is given: take joint"),
+        (["bits", "sparsity"], {"fast": True}, "nothing of the kind sparsity is fast: leave sparsity out, or"),
         ("ranks", {"multiple": 0}, "multiple=0: ranks are multiples of a whole number"),
         ("ranks", {"multiple": True}, "multiple=True"),
         ("ranks", {"multiple": 1.5}, "multiple=1.5"),
@@ -126,6 +130,23 @@ def test_json_both_ways(options):
 def test_what_cannot_be_meant(kinds, options, said):
     with pytest.raises(UsageError, match=said):
         Space.of_kinds(kinds, **options)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "kinds.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_every_menu():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| .*\|$", PAGE.partition("## An example")[0], re.M)
+    assert {kind: int(count) for kind, count in rows} == {kind: len(own) for kind, own in KINDS.items()}
+
+
+def test_the_pages_own_menu_is_a_space(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [code] = [block for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if "space.json" in block]
+    exec(code, {})
+    space = Space.from_json(json.loads(Path("space.json").read_text()))
+    assert space.menu(["head"], LAYERS["linear"]) is None
+    assert {"int4_g64_asym", "rank19_int8_mse_input"} <= {item.name for item in space.menu(["fc"], LAYERS["linear"])}
 
 
 class Net(nn.Module):
@@ -147,7 +168,7 @@ def test_a_network_of_all_kinds_is_solved_written_and_read_back(tmp_path, fast):
     workload = Workload(Net().eval(), data[:2], data[2:])
     problem = profile(workload, Space.of_kinds([JOINT, "channels"], fast=fast), "weight_error")
     kinds = {choice.action["kind"] for group in problem.groups for choice in group.choices}
-    assert kinds >= {"quantize", "corrected", "number_format", "low_rank", "tt", "prune", "unify", "slim"}
+    assert kinds >= {"quantize", "corrected", "number_format", "low_rank", "tt", "unify", "slim"}
     assert kinds.isdisjoint(SLOW) == fast
     solution = solve(problem, budgets={"weight_bytes": "40%"}, time_limit=20.0)
     known = layer_statistics(workload, solution)

@@ -53,12 +53,12 @@ def test_run_writes_a_folder_and_measures(run, model, tmp_path):
 
 
 def test_a_method_takes_kinds(run, model, tmp_path):
-    words = ("--method", "relative-error", "--budget", "weight_bytes=60%", "--kinds", "bits,formats,sparsity", "--fast")
+    words = ("--method", "relative-error", "--budget", "weight_bytes=60%", "--kinds", "bits,formats", "--fast")
     code, _, err = run("run", model, *words, "--out", "small")
     assert code == 0, err
     problem = json.loads((tmp_path / "small" / "problem.json").read_text())
     kinds = {choice["action"]["kind"] for group in problem["groups"] for choice in group["choices"]}
-    assert kinds == {"quantize", "corrected", "number_format", "prune"}
+    assert kinds == {"quantize", "corrected", "number_format"}
 
 
 @pytest.mark.parametrize(
