@@ -12,7 +12,12 @@ from allocator.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Listed:
-    """One plug-in: reason is None where it can be used. runs: which of its engines, where it has several."""
+    """One plug-in: reason is None where it can be used.
+
+    Attributes:
+        runs: which of its engines, where it has several.
+        usage: of an action: its keys as they are written.
+    """
 
     name: str
     summary: str
@@ -22,6 +27,7 @@ class Listed:
     isolate: bool
     reason: str | None
     runs: str | None = None
+    usage: str | None = None
 
     @property
     def available(self) -> bool:
@@ -60,6 +66,7 @@ def _look(entry: registry.Entry) -> Listed:
         bool(getattr(kind, "isolate", False)),
         reason,
         runs() if callable(runs) else None,
+        getattr(kind, "usage", None),
     )
 
 

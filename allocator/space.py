@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from allocator import kinds as kind_menus
 from allocator.actions import Keep, Layer, Slim
 from allocator.errors import ActionError, UsageError
 from allocator.grouping.rules import Couple, Coupled, check_pattern, named
@@ -108,6 +109,43 @@ class Space:
         if keep:
             menu.append({"kind": "keep", "dtype": "float32"})
         return Space((Rule(choices=tuple(menu)),))
+
+    @staticmethod
+    def of_kinds(
+        kinds: str | Sequence[str] = kind_menus.JOINT,
+        *,
+        multiple: int = 1,
+        fast: bool = False,
+        keep: bool = False,
+        rules: Sequence[Rule] = (),
+    ) -> Space:
+        """Bits, formats, ranks, tensors, sparsity, blocks, channels: any of them, to be chosen from in one solve.
+
+        Args:
+            kinds: names out of `allocator.kinds.KINDS`, or ``joint``: all but channels.
+            multiple: ranks, and numbers of channels, are multiples of it.
+            fast: leave out what takes seconds per choice on large layers.
+            keep: offer the weight as it is.
+            rules: of another space: those that skip or pin layers come first, the others are left out.
+
+        Raises:
+            UsageError: a kind that is none, or nothing of it is fast; a multiple below 1.
+
+        >>> [item.name for item in Space.of_kinds("blocks").menu(["fc"], Layer("linear", (64, 64)))][-2:]
+        ['unify8_90%_int4_mse_input', 'int8_gptq']
+        """
+        return Space.of_menu(kind_menus.menu(kinds, multiple=multiple, fast=fast, keep=keep), rules=rules)
+
+    @staticmethod
+    def of_menu(choices: Sequence[Mapping[str, Any]], *, rules: Sequence[Rule] = ()) -> Space:
+        """The same choices for every layer, and for embeddings those of them that can do without inputs.
+
+        ``rules``: of another space; those that skip or pin layers come first, the others are left out.
+        """
+        kept = tuple(rule for rule in rules if isinstance(rule.choices, str))
+        looked_up = tuple(one for one in map(kind_menus.without_inputs, choices) if one is not None)
+        tables = (Rule(choices=looked_up, kinds=("embedding",)),) if looked_up else ()
+        return Space((*kept, *tables, Rule(choices=tuple(choices))))
 
     def rule_for(self, modules: Sequence[str], kind: str) -> Rule | None:
         """The first rule that covers the layer."""

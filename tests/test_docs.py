@@ -105,7 +105,7 @@ def test_names_are_listed():
         assert f"| `{name}` |" in FORMAT, name
 
 
-@pytest.mark.parametrize("page", ["docs/format.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["docs/format.md", "docs/architecture.md", "docs/kinds.md"])
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.*)$", text, re.M)

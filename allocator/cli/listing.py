@@ -23,7 +23,7 @@ def profilers_command(json: Json = False) -> None:
 
 
 def actions_command(json: Json = False) -> None:
-    """List the action kinds that the applier can do."""
+    """List the kinds of actions that the applier can do, and their keys."""
     _show("actions", json)
 
 
@@ -48,12 +48,13 @@ def _show(group: str, json: bool) -> None:
         return
     rows = []
     for s in found:
-        options = ", ".join(f"{k}={v!r}" if v is not None else k for k, v in s.options.items())
+        options = s.usage or ", ".join(f"{k}={v!r}" if v is not None else k for k, v in s.options.items())
         state = "" if s.available else f"unavailable: {s.reason}"
         kind = [s.exactness or ""] if group == "solvers" else []
         summary = f"{s.summary} Runs: {s.runs}." if s.runs else s.summary
         rows.append([s.name, *kind, options, summary if s.available else state])
-    table(["name", *(["exactness"] if group == "solvers" else []), "options", ""], rows)
+    written = "keys" if group == "actions" else "options"
+    table(["name", *(["exactness"] if group == "solvers" else []), written, ""], rows)
     if group == "solvers":
         for s in found:
             if s.features:

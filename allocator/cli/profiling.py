@@ -24,6 +24,12 @@ def profile_command(
     space: Annotated[str | None, typer.Option(help="JSON file of rules: pattern → actions.")] = None,
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(help="joint, or bits,formats,ranks,tensors,sparsity,blocks,channels: menus to offer instead."),
+    ] = None,
+    multiple: Annotated[int | None, typer.Option(help="With --kinds: ranks are multiples of it, such as 8.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="With --kinds: leave out what is slow on large layers.")] = False,
     couple: Annotated[str, typer.Option(help="fused,residual: layers that must take one format, found for you.")] = "",
     budget: Annotated[list[str] | None, typer.Option(help="Written into the problem; r=V.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the parts that a killed run left.")] = False,
@@ -44,13 +50,13 @@ def profile_command(
     from allocator.formats.problems import save_problem
     from allocator.profiling import profile
 
-    choices = choices_of(model, space, bits, ranks)
+    choices = choices_of(model, space, bits, ranks, kinds, multiple, fast)
     statistics = profilers(profiler)
     if latency is not None:
         from allocator import registry
 
         statistics.append(registry.make("profilers", "latency", {"table": latency}))
-    kinds = [kind.strip() for kind in couple.split(",") if kind.strip()]
+    coupled = [one.strip() for one in couple.split(",") if one.strip()]
     require_writable(out)
     workload = load_workload(model)
     parts = None if out == "-" else Path(f"{out}.parts")
@@ -58,7 +64,7 @@ def profile_command(
         shutil.rmtree(parts)
     with progress() as tick:
         problem = profile(
-            workload, choices, statistics, progress=tick, resume=parts, jobs=jobs, threads=threads, couple=kinds
+            workload, choices, statistics, progress=tick, resume=parts, jobs=jobs, threads=threads, couple=coupled
         )
     problem = apply_budgets(problem, budget)
     command = {**(problem.notes.provenance or {}), "command": _command(sys.argv[1:])}
@@ -101,14 +107,30 @@ def profilers(text: str) -> list[object]:
     return found
 
 
-def choices_of(model: str, space: str | None, bits: str | None, ranks: str | None) -> Space:
-    """The space that the options name: a file, widths and ranks, or what suits the model."""
+def choices_of(
+    model: str,
+    space: str | None,
+    bits: str | None,
+    ranks: str | None,
+    kinds: str | None = None,
+    multiple: int | None = None,
+    fast: bool = False,
+) -> Space:
+    """The space that the options name: a file, widths and ranks, kinds of compression, or what suits the model."""
     from allocator.cli.models import default_space
     from allocator.errors import UsageError
     from allocator.space import Space
 
     if space is not None and (bits is not None or ranks is not None):
         raise UsageError("--space stands beside --bits or --ranks; give one of them")
+    if kinds is not None and any(other is not None for other in (space, bits, ranks)):
+        raise UsageError("--kinds stands beside --space, --bits or --ranks; give one of them")
+    if kinds is None and (multiple is not None or fast):
+        raise UsageError("--multiple and --fast are about the menus of --kinds: give that too, such as --kinds joint")
+    if kinds is not None:
+        names = [name.strip() for name in kinds.split(",") if name.strip()]
+        rules = default_space(model).rules
+        return Space.of_kinds(names, multiple=1 if multiple is None else multiple, fast=fast, rules=rules)
     if space is not None:
         return _read_space(space)
     if bits is not None or ranks is not None:

@@ -23,6 +23,12 @@ def refine_command(
     space: Annotated[str | None, typer.Option(help="JSON file of rules, to profile with.")] = None,
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to profile instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to profile.")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(help="joint, or bits,formats,ranks,tensors,sparsity,blocks,channels: menus to offer instead."),
+    ] = None,
+    multiple: Annotated[int | None, typer.Option(help="With --kinds: ranks are multiples of it, such as 8.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="With --kinds: leave out what is slow on large layers.")] = False,
     budget: Annotated[list[str] | None, typer.Option(help="r=V; replaces that of the problem.")] = None,
     passes: Annotated[float, typer.Option(help="Forward and backward passes that measuring may take, about.")] = 10.0,
     signed: Annotated[bool, typer.Option("--signed", help="Count negative curvature of interactions too.")] = False,
@@ -46,8 +52,8 @@ def refine_command(
         raise UsageError(NO_BUDGET)
     if out == "-":
         raise UsageError("--out -: give a file; what is finished is kept beside it")
-    if problem is not None and any(option is not None for option in (space, bits, ranks)):
-        raise UsageError("--problem stands beside --space, --bits or --ranks: it brings its own choices")
+    if problem is not None and (fast or any(one is not None for one in (space, bits, ranks, kinds, multiple))):
+        raise UsageError("--problem stands beside --space, --bits, --ranks or --kinds: it brings its own choices")
     for path in (out, problem_out):
         if path is not None:
             require_writable(path)
@@ -58,7 +64,7 @@ def refine_command(
     workload = load_workload(model)
     with progress(not json) as tick:
         if given is None:
-            choices = choices_of(model, space, bits, ranks)
+            choices = choices_of(model, space, bits, ranks, kinds, multiple, fast)
             given = profile(workload, choices, profilers(profiler), progress=tick, resume=parts / "profile", jobs=jobs)
         found = refine(
             workload, given, budgets=budget, passes=passes, signed=signed, seed=seed, jobs=jobs, resume=parts,

@@ -73,6 +73,12 @@ def run_command(
     space: Annotated[str | None, typer.Option(help="JSON file of rules: pattern → actions.")] = None,
     bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
     ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(help="joint, or bits,formats,ranks,tensors,sparsity,blocks,channels: menus to offer instead."),
+    ] = None,
+    multiple: Annotated[int | None, typer.Option(help="With --kinds: ranks are multiples of it, such as 8.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="With --kinds: leave out what is slow on large layers.")] = False,
     seed: Annotated[int, typer.Option(help="Of whatever is random.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Processes that share measurements; -1: one per core.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what a killed run left beside --out.")] = False,
@@ -87,7 +93,7 @@ def run_command(
     if resume and out is None:
         raise UsageError("--resume goes on from what lies beside --out: give the folder of the run that was killed")
     recipe = method_named(method)
-    choices = choices_of(model, space, bits, ranks)
+    choices = choices_of(model, space, bits, ranks, kinds, multiple, fast)
     parts = None if out is None else Path(f"{out}.parts")
     if parts is not None and parts.exists() and not resume:
         shutil.rmtree(parts)

@@ -16,6 +16,7 @@ OWN = (
     "allocator/applier",
     "allocator/demos",
     "allocator/folding.py",
+    "allocator/kinds.py",
     "allocator/logit_sum",
     "allocator/refining",
     "profilers",

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 
 from allocator import load_problem, save_problem
+from allocator.actions import KINDS
 
 EXAMPLE = Path(__file__).parents[2] / "golden" / "example.json"
 
@@ -143,6 +144,15 @@ def test_listings(run, group):
     assert len(listed) >= 3
     assert all(entry["available"] for entry in listed if entry["name"] not in EXTRAS)
     assert run(group)[0] == 0
+
+
+def test_actions_are_listed_with_their_keys(run, monkeypatch):
+    listed = {one["name"]: one["usage"] for one in json.loads(run("actions", "--json")[1])["actions"]}
+    assert listed == {name: spec.usage for name, spec in KINDS.items()}
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = run("actions")[1]
+    assert all(usage[:40] in shown for usage in listed.values())
+    assert json.loads(run("solvers", "--json")[1])["solvers"][0]["usage"] is None
 
 
 @pytest.mark.parametrize("what", ["problem", "solution"])

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from allocator.cli.profiling import _command
+from allocator.cli.profiling import _command, choices_of
+from allocator.errors import UsageError
+from allocator.space import Space
 
 MODEL = """
 import torch
@@ -70,3 +72,52 @@ def test_threads_are_handed_back(run, folder):
 )
 def test_the_command_of_the_provenance_tells_what_not_how(words, kept):
     assert _command(words.split()) == f"allocator {kept}"
+
+
+KINDS = ("profile", "tiny_model:make", "--profiler", "weight_error", "--out", "p.json", "--kinds")
+
+
+def test_kinds_are_offered_together(run, folder):
+    code, _, err = run(*KINDS, "bits, channels", "--multiple", "2")
+    assert code == 0, err
+    assert "2 of 4 channels of 0: read by 2" in err  # three quarters are 3, and no multiple of 2
+    problem = json.loads((folder / "p.json").read_text())
+    found = {choice["action"]["kind"] for group in problem["groups"] for choice in group["choices"]}
+    assert found == {"quantize", "corrected", "slim"}
+    assert problem["provenance"]["command"].endswith("--kinds 'bits, channels' --multiple 2")
+    code, _, err = run(*KINDS, "joint", "--fast")
+    assert code == 0, err
+    problem = json.loads((folder / "p.json").read_text())
+    found = {choice["action"]["kind"] for group in problem["groups"] for choice in group["choices"]}
+    assert "number_format" in found
+    assert "prune" not in found
+
+
+def test_kinds_keep_the_layers_that_a_model_leaves_out():
+    joint = choices_of("smollm2", None, None, None, "joint", 8)
+    assert joint.rules[0].choices == "skip"
+    assert joint == Space.of_kinds(multiple=8, rules=joint.rules[:1])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("joint,rank",), "there is no kind of compression 'rank': take joint, or some of bits, formats"),
+        ((",",), "no kind of compression is given"),
+        (("bits,sparsity", "--fast"), "nothing of the kind sparsity is fast"),
+        (("joint", "--bits", "2,4"), "--kinds stands beside --space, --bits or --ranks"),
+        (("joint", "--space", "s.json"), "--kinds stands beside --space"),
+        (("ranks", "--multiple", "0"), "multiple=0: ranks are multiples of a whole number"),
+        (("ranks", "--multiple", "8.5"), "--multiple"),
+    ],
+)
+def test_kinds_that_cannot_be_meant(run, folder, words, said):
+    code, _, err = run(*KINDS, *words)
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.parametrize("options", [{"multiple": 8}, {"fast": True}])
+def test_what_is_said_of_kinds_needs_kinds(options):
+    with pytest.raises(UsageError, match="--multiple and --fast are about the menus of --kinds"):
+        choices_of("digits", None, "2,4", None, **options)

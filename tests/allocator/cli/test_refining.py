@@ -103,6 +103,8 @@ def test_a_killed_run_goes_on(run, quick, tmp_path, monkeypatch):
     ("words", "told"),
     [
         (("--budget", "25%", "--problem", "p.json", "--bits", "2"), "--problem stands beside"),
+        (("--budget", "25%", "--problem", "p.json", "--kinds", "joint"), "--problem stands beside"),
+        (("--budget", "25%", "--problem", "p.json", "--fast"), "--problem stands beside"),
         (("--problem", "no-such.json", "--budget", "25%"), "no-such.json: there is no such file"),
         (("--bits", "2,4"), "there is no budget"),
         (("--bits", "2,4", "--budget", "weight_bytes=25%", "--passes", "0"), "passes=0.0: give a number above 0"),

@@ -52,6 +52,15 @@ def test_run_writes_a_folder_and_measures(run, model, tmp_path):
     assert json.loads(out)["measured"]["kl"]["compressed"]["value"] == pytest.approx(again["kl"]["value"], rel=1e-6)
 
 
+def test_a_method_takes_kinds(run, model, tmp_path):
+    words = ("--method", "relative-error", "--budget", "weight_bytes=60%", "--kinds", "bits,formats", "--fast")
+    code, _, err = run("run", model, *words, "--out", "small")
+    assert code == 0, err
+    problem = json.loads((tmp_path / "small" / "problem.json").read_text())
+    kinds = {choice["action"]["kind"] for group in problem["groups"] for choice in group["choices"]}
+    assert kinds == {"quantize", "corrected", "number_format"}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -63,6 +72,8 @@ def test_run_writes_a_folder_and_measures(run, model, tmp_path):
             2,
             "--resume goes on from what lies beside",
         ),
+        (["--budget", "weight_bytes=40%", "--kinds", "bit"], 2, "there is no kind of compression 'bit'"),
+        (["--budget", "weight_bytes=40%", "--fast"], 2, "--multiple and --fast are about the menus of --kinds"),
         (["--method", "modegpt", "--budget", "weight_bytes=40%"], 2, "block_influence found no block"),
     ],
 )
