@@ -116,7 +116,7 @@ class Space:
         *,
         multiple: int = 1,
         fast: bool = False,
-        keep: bool = False,
+        keep: bool = True,
         rules: Sequence[Rule] = (),
     ) -> Space:
         """Bits, formats, ranks, tensors, sparsity, blocks, channels: any of them, to be chosen from in one solve.
@@ -125,14 +125,14 @@ class Space:
             kinds: names out of `allocator.kinds.KINDS`, or ``joint``: all but channels.
             multiple: ranks, and numbers of channels, are multiples of it.
             fast: leave out what takes seconds per choice on large layers.
-            keep: offer the weight as it is.
+            keep: offer the weight as it is, of which the budgets in % then are parts.
             rules: of another space: those that skip or pin layers come first, the others are left out.
 
         Raises:
             UsageError: a kind that is none, or nothing of it is fast; a multiple below 1.
 
         >>> [item.name for item in Space.of_kinds("blocks").menu(["fc"], Layer("linear", (64, 64)))][-2:]
-        ['unify8_90%_int4_mse_input', 'int8_gptq']
+        ['int8_gptq', 'keep']
         """
         return Space.of_menu(kind_menus.menu(kinds, multiple=multiple, fast=fast, keep=keep), rules=rules)
 

@@ -30,7 +30,7 @@ NEVER = [choice for choice in KINDS["blocks"] if choice["block"] == 4]
 
 
 def items(kinds, layer, **options):
-    return Space.of_kinds(kinds, **options).menu(["m"], LAYERS[layer])
+    return Space.of_kinds(kinds, keep=False, **options).menu(["m"], LAYERS[layer])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "channels"])
@@ -45,10 +45,10 @@ def test_channels_are_pairs_of_what_a_layer_writes_and_reads():
     most, half = Share(0.75), Share(0.5)
     rows = {most: Kept(64, tuple(range(48))), half: Kept(64, tuple(range(32)))}
     columns = {most: Kept(48, tuple(range(36))), half: Kept(48, tuple(range(24)))}
-    found = Space.of_kinds("channels").menu(["m"], LAYERS["conv"], Levels(rows, columns))
+    found = Space.of_kinds("channels", keep=False).menu(["m"], LAYERS["conv"], Levels(rows, columns))
     assert len({item.name for item in found}) == len(found) == 3 * 8 + 1
     assert [item.name for item in items("channels", "conv")] == ["int8_gptq"]
-    shares = Space.of_kinds("channels", multiple=8).rules[-1].choices
+    shares = Space.of_kinds("channels", multiple=8, keep=False).rules[-1].choices
     assert {choice["multiple"] for choice in shares if choice != EIGHT} == {8}
 
 
@@ -101,7 +101,7 @@ def test_fast_leaves_out_what_is_slow():
 
 def test_rules_that_skip_or_pin_come_first():
     outside = Rule(modules="head", choices="skip"), Rule(modules="stem", choices="pin")
-    space = Space.of_kinds("bits", rules=(outside[0], Rule(choices=(EIGHT,)), outside[1]), keep=True)
+    space = Space.of_kinds("bits", rules=(outside[0], Rule(choices=(EIGHT,)), outside[1]))
     assert space.rules[:2] == outside
     assert [rule.kinds for rule in space.rules[2:]] == [("embedding",), ()]
     assert space.menu(["head"], LAYERS["linear"]) is None
@@ -109,7 +109,7 @@ def test_rules_that_skip_or_pin_come_first():
     assert space.menu(["other"], LAYERS["linear"])[-1].name == "keep"
 
 
-@pytest.mark.parametrize("options", [{}, {"multiple": 16, "keep": True}, {"fast": True}])
+@pytest.mark.parametrize("options", [{}, {"multiple": 16, "keep": False}, {"fast": True}])
 def test_json_both_ways(options):
     space = Space.of_kinds([JOINT, "channels"], rules=(Rule(modules="head", choices="skip"),), **options)
     assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
@@ -166,7 +166,7 @@ def test_a_network_of_all_kinds_is_solved_written_and_read_back(tmp_path, fast):
     torch.manual_seed(0)
     data = [(torch.randint(40, (16, 12)), torch.randint(5, (16,))) for _ in range(3)]
     workload = Workload(Net().eval(), data[:2], data[2:])
-    problem = profile(workload, Space.of_kinds([JOINT, "channels"], fast=fast), "weight_error")
+    problem = profile(workload, Space.of_kinds([JOINT, "channels"], fast=fast, keep=False), "weight_error")
     kinds = {choice.action["kind"] for group in problem.groups for choice in group.choices}
     assert kinds >= {"quantize", "corrected", "number_format", "low_rank", "tt", "unify", "slim"}
     assert kinds.isdisjoint(SLOW) == fast

@@ -83,7 +83,7 @@ def test_kinds_are_offered_together(run, folder):
     assert "2 of 4 channels of 0: read by 2" in err  # three quarters are 3, and no multiple of 2
     problem = json.loads((folder / "p.json").read_text())
     found = {choice["action"]["kind"] for group in problem["groups"] for choice in group["choices"]}
-    assert found == {"quantize", "corrected", "slim"}
+    assert found == {"quantize", "corrected", "slim", "keep"}
     assert problem["provenance"]["command"].endswith("--kinds 'bits, channels' --multiple 2")
     code, _, err = run(*KINDS, "joint", "--fast")
     assert code == 0, err
@@ -97,6 +97,15 @@ def test_kinds_keep_the_layers_that_a_model_leaves_out():
     joint = choices_of("smollm2", None, None, None, "joint", 8)
     assert joint.rules[0].choices == "skip"
     assert joint == Space.of_kinds(multiple=8, rules=joint.rules[:1])
+
+
+def test_a_budget_in_percent_is_one_of_the_float_network_whatever_the_kinds(run, folder):
+    code, _, err = run(*KINDS, "bits")
+    assert code == 0, err
+    problem = json.loads((folder / "p.json").read_text())
+    for group in problem["groups"]:
+        dearest = max(group["choices"], key=lambda choice: choice["cost"]["weight_bytes"])
+        assert dearest["action"] == {"kind": "keep", "dtype": "float32"}
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_method_takes_kinds(run, model, tmp_path):
     assert code == 0, err
     problem = json.loads((tmp_path / "small" / "problem.json").read_text())
     kinds = {choice["action"]["kind"] for group in problem["groups"] for choice in group["choices"]}
-    assert kinds == {"quantize", "corrected", "number_format"}
+    assert kinds == {"quantize", "corrected", "number_format", "keep"}
 
 
 @pytest.mark.parametrize(
