@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from allocator.cli.console import number, print_json, say, table
+from allocator.cli.console import number, print_json, say, size_of, table
 
 if TYPE_CHECKING:
     from allocator.applier.program import ProgramInfo
@@ -44,8 +44,7 @@ def apply_command(
         provenance={"command": f"allocator apply {model} {Path(solution).name}", "workload": workload.name},
     )
     if not json:
-        beside = f", {info.described} of them its description" if info.described else ""
-        print(f"{info.path}: {info.bytes} bytes{beside}, {len(chosen.actions)} groups")
+        print(f"{info.path}: {size_of(info)}, {len(chosen.actions)} groups")
     written = _write_program(workload, info.path) if program else None
     if json:
         document: dict[str, Any] = {"path": str(info.path), "bytes": info.bytes, "described": info.described}

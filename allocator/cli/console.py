@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allocator.cli.remaining import Remaining, in_words
+
+if TYPE_CHECKING:
+    from allocator.applier.checkpoint import CheckpointInfo
 
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 10.0
@@ -34,6 +37,11 @@ def number(value: float | None) -> str:
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return f"{int(value):,}".replace(",", " ") if abs(value) >= 10000 else str(int(value))
     return f"{value:.6g}"
+
+
+def size_of(info: CheckpointInfo) -> str:
+    """How long a checkpoint's file is, and how much of that a solution did not count."""
+    return f"{info.bytes} bytes" + (f", {info.described} of them its description" if info.described else "")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:

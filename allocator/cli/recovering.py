@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from allocator.cli.console import number, print_json, progress, table
+from allocator.cli.console import number, print_json, progress, size_of, table
 
 if TYPE_CHECKING:
     from allocator.recovery.distilling import Recovered
@@ -42,7 +42,7 @@ def recover_command(
         print_json({**found.to_json(), "path": str(info.path), "bytes": info.bytes, "described": info.described})
         return
     _describe(found)
-    print(f"{info.path}: {info.bytes} bytes")
+    print(f"{info.path}: {size_of(info)}")
 
 
 @contextmanager

@@ -39,6 +39,8 @@ def test_a_checkpoint_is_recovered(run, checkpoint, tmp_path):
     assert "statistics of its norms anew" in shown
     assert "numbers trained on 231 samples" in shown
     assert "measured on 25 held back" in shown
+    assert f"{(out / 'model.safetensors').stat().st_size} bytes, " in shown
+    assert "of them its description" in shown
     assert not (tmp_path / "better.parts").exists()
     kl = []
     for folder in (checkpoint, out):
