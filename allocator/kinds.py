@@ -92,10 +92,10 @@ SPARSITY: Menu = (
 
 BLOCKS: Menu = tuple(
     {"kind": "unify", "block": block, "share": share, "values": _plain(4), **BY_INPUTS}
-    for block in (4, 8)
+    for block in (8, 16)
     for share in (0.3, 0.6, 0.9)
 )
-"""Blocks of 4 or 8 weights with one magnitude, for 30 to 90 % of all blocks; the others at 4 bits."""
+"""Blocks of 8 or 16 weights with one magnitude, for 30 to 90 % of all blocks; the others at 4 bits."""
 
 CHANNELS: Menu = tuple(
     {"kind": "slim", "keep": share, "values": _plain(bits, "asymmetric"), **BY_INPUTS}

@@ -27,7 +27,8 @@ class Judged:
     """What a network does on each of S samples: per metric Σ over a sample's positions, and their number [S].
 
     Attributes:
-        sums: ``kl`` (from the float network) and the task's metrics, such as ``loss`` and ``accuracy``.
+        sums: ``kl`` (from the float network), ``agreement`` (positions where both rank the same class first) and the
+            task's metrics, such as ``loss`` and ``accuracy``.
         counts: in the same names.
         original: the float network on the same samples; None for itself.
     """
@@ -76,8 +77,14 @@ def compared(workload: Workload, network: Module) -> Judged:
     with untouched(workload.model), untouched(network), torch.no_grad():
         for batch in workload.evaluation:
             logits, plain = task.logits(network, batch), task.logits(workload.model, batch)
-            found = {"kl": per_sample(divergence(plain, logits), task.mask(batch)), **task.metrics(logits, batch)}
-            for kept, one in ((rows, found), (base, task.metrics(plain, batch))):
+            mask, own = task.mask(batch), plain.argmax(-1)
+            found = {"kl": per_sample(divergence(plain, logits), mask), **task.metrics(logits, batch)}
+            found["agreement"] = per_sample(own == logits.argmax(-1), mask)
+            itself = {
+                "agreement": per_sample(torch.ones_like(own, dtype=torch.bool), mask),
+                **task.metrics(plain, batch),
+            }
+            for kept, one in ((rows, found), (base, itself)):
                 for name, row in one.items():
                     kept.setdefault(name, []).append(row)
     judged = Judged(*_columns(rows), original=Judged(*_columns(base)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from allocator.apart import apart
 from allocator.features import LINEAR
 from allocator.hygiene import scaled, separable
 from allocator.logit_sum import LogitSum, improve
@@ -75,6 +76,9 @@ def by_measurement(
 ) -> Iterator[Candidate]:
     """What measured divergences call best: without interactions, with shares of them, and by logit sums from the best.
 
+    Where there are several kinds of compression, each is also searched alone, and the last search begins there too: so
+    a richer menu is never predicted worse than a part of it.
+
     Args:
         problem: with the measured loss, see `measuring.measured`.
         predictor: of whole allocations of that problem.
@@ -82,15 +86,27 @@ def by_measurement(
         seed: of solvers and of the search.
         progress: told after each.
     """
-    steps, found = len(SHARES) + 2, list(earlier)
+    kinds = apart(problem)
+    steps, found = len(SHARES) + 2 + len(kinds), list(earlier)
     for done, one in enumerate(_by_model("measured", problem, seed), 1):
         progress("refine: solving", done, steps)
         found.append(one)
         yield one
+    for done, (name, alone) in enumerate(kinds.items(), len(SHARES) + 2):
+        own = list(_by_model("measured", alone, seed))
+        progress("refine: solving", done, steps)
+        if own:
+            found.append(_by_logits(f"{name} alone", alone, predictor, own, seed))
+            yield found[-1]
+    progress("refine: solving", steps, steps)
+    yield _by_logits("logit sum", problem, predictor, found, seed)
+
+
+def _by_logits(name: str, problem: Problem, predictor: LogitSum, found: Sequence[Candidate], seed: int) -> Candidate:
+    """Where the search by logit sums ends from the best of these."""
     starts = sorted((one.choice for one in distinct(found)), key=predictor.predict)
     improved = improve(problem, predictor, starts[:LOGIT_STARTS], kicks=LOGIT_KICKS, seed=seed)
-    progress("refine: solving", steps, steps)
-    yield Candidate("logit sum", improved.choice.astype(np.int64))
+    return Candidate(name, improved.choice.astype(np.int64))
 
 
 def distinct(found: Sequence[Candidate]) -> list[Candidate]:

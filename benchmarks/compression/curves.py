@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allocator.workload import Workload
-from benchmarks.compression.menus import JOINT, KINDS, RECOVERED, WHOLE
+from benchmarks.compression.menus import JOINT, RECOVERED, WHOLE, WHOLE_RECOVERED
 from benchmarks.compression.points import COMPENSATED, NEAREST, Point, Say, best, uniform
 from benchmarks.compression.subjects import SUBJECTS, Subject
 
 OWN = (
     "allocator/actions",
+    "allocator/apart.py",
     "allocator/applier",
     "allocator/demos",
     "allocator/folding.py",
@@ -20,6 +21,7 @@ OWN = (
     "allocator/logit_sum",
     "allocator/refining",
     "profilers",
+    "benchmarks/compression/correlation.py",
     "benchmarks/compression/menus.py",
     "benchmarks/compression/points.py",
     "benchmarks/compression/subjects.py",
@@ -43,7 +45,7 @@ class Task:
         """None where no allocation is that small; ``folder`` keeps what other points of the curve can use."""
         if self.curve in (NEAREST, COMPENSATED):
             return uniform(self.subject, workload, int(self.at), self.curve)
-        training = self.subject.training if self.curve == RECOVERED else None
+        training = self.subject.training if self.curve in (RECOVERED, WHOLE_RECOVERED) else None
         return best(self.subject, workload, self.curve, self.at, folder, say, training)
 
 
@@ -53,8 +55,9 @@ def tasks(subjects: Mapping[str, Subject] = SUBJECTS) -> Iterator[Task]:
         for curve in (NEAREST, COMPENSATED):
             yield from (Task(subject, curve, bits) for bits in subject.bits)
         yield from (Task(subject, WHOLE, ratio) for ratio in subject.whole)
-        for curve in (*KINDS, JOINT):
+        for curve in (*subject.kinds, JOINT):
             ratios = {*subject.ratios, *(subject.whole if curve == JOINT else ())}
             yield from (Task(subject, curve, ratio) for ratio in sorted(ratios))
         if subject.training is not None:
+            yield from (Task(subject, WHOLE_RECOVERED, ratio) for ratio in subject.whole)
             yield from (Task(subject, RECOVERED, ratio) for ratio in subject.ratios)

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from allocator import kinds
-from allocator.kinds import BY_INPUTS, JOINT, Choice, Menu, rounded
+from allocator.kinds import JOINT, Choice, Menu, rounded
 from allocator.space import Rule, Space
 
-__all__ = ["JOINT", "KINDS", "RECOVERED", "WHOLE", "Menu", "menu", "rounded", "space_of"]
+__all__ = ["JOINT", "KINDS", "RECOVERED", "WHOLE", "WHOLE_RECOVERED", "Menu", "menu", "rounded", "space_of"]
 
 KINDS: Mapping[str, Menu] = {name: menu for name, menu in kinds.KINDS.items() if name != "channels"}
 """Those that are compared: all that can be chosen layer by layer."""
 RECOVERED = "joint, recovered"
 """The allocations of `JOINT`, with what is stored beside the codes distilled from the float network afterwards."""
 WHOLE = "ranks in float32"
-"""Fewer parameters, each as wide as before: nothing but factors."""
+"""Fewer parameters, each as wide as before: nothing but factors, and what corrects them."""
+WHOLE_RECOVERED = "ranks in float32, recovered"
 
 
-def menu(kind: str) -> Menu:
-    """The choices of a kind, or of all of them."""
-    if kind == WHOLE:
+def menu(kind: str, fast: bool = False) -> Menu:
+    """The choices of a kind, or of all of them; ``fast``: without those that take long on large layers."""
+    if kind in (WHOLE, WHOLE_RECOVERED):
         full: Choice = {"kind": "keep"}
-        shares = [k / 20 for k in range(1, 20)]
-        return (*({"kind": "low_rank", "fraction": s, "left": full, "right": full, **BY_INPUTS} for s in shares), full)
-    return kinds.menu(JOINT if kind == RECOVERED else kind)
+        factors: list[Choice] = [
+            {"kind": "low_rank", "fraction": k / 20, "left": full, "right": full, "weighting": weighting}
+            for weighting in ("input", "fisher")
+            for k in range(1, 20)
+        ]
+        return (*factors, *({"kind": "corrected", "action": one, "variance": True} for one in factors), full)
+    return kinds.menu(JOINT if kind == RECOVERED else kind, fast=fast)
 
 
 def space_of(rules: Sequence[Rule], choices: Menu) -> Space:

@@ -24,12 +24,15 @@ from allocator import (
     save_compressed,
     solve,
 )
+from allocator.apart import apart, kind_of
+from allocator.kinds import EIGHT
 from allocator.methods.judging import Judged, compared
 from allocator.space import Space
 from allocator.statement import FloatArray
 from allocator.tasks.protocol import Batch
 from allocator.workload import Workload
-from benchmarks.compression.menus import Menu, menu, rounded, space_of
+from benchmarks.compression.correlation import similarities
+from benchmarks.compression.menus import JOINT, Menu, menu, rounded, space_of
 from benchmarks.compression.subjects import Subject, parameters
 
 PASSES = 1e6
@@ -38,6 +41,8 @@ STEPS = 600
 """Of recovery."""
 ROOM = 2048
 """Bytes left free for what the file says of itself."""
+MOST = 120.0
+"""Seconds for the optimum of a quadratic model; small ones end long before."""
 NEAREST, COMPENSATED = "uniform, nearest", "uniform, compensated"
 """All layers at one width: rounded to nearest, or as the menus do it."""
 
@@ -53,12 +58,14 @@ class Point:
         whole: 4 · parameters of the float network.
         judged: on the evaluation data, sample by sample.
         choices: how many layers have each kind of action.
+        pairs: see `correlation`; None but for tasks with pairs.
     """
 
     bytes: int
     whole: int
     judged: Judged
     choices: Mapping[str, int]
+    pairs: FloatArray | None = None
 
     def save(self, path: Path) -> None:
         """Columns of the compressed and of the float network, beside the counts."""
@@ -71,6 +78,8 @@ class Point:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".aside.npz")
         columns |= {"bytes": np.array(float(self.bytes)), "whole": np.array(float(self.whole))}
+        if self.pairs is not None:
+            columns["pairs"] = self.pairs
         np.savez(aside, **columns)  # type: ignore[arg-type]  # numpy takes any names
         aside.replace(path)
 
@@ -87,7 +96,7 @@ class Point:
         it, original = ((_under(parts, f"{who}/sum/"), _under(parts, f"{who}/count/")) for who in ("it", "float"))
         choices = {name: int(value) for name, value in _under(parts, "choice/").items()}
         judged = Judged(it[0], it[1], original=Judged(original[0], original[1]))
-        return Point(int(parts["bytes"]), int(parts["whole"]), judged, choices)
+        return Point(int(parts["bytes"]), int(parts["whole"]), judged, choices, parts.get("pairs"))
 
 
 def _under(parts: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray]:
@@ -116,13 +125,13 @@ def best(
     """
     budget = {"weight_bytes": int(4 * parameters(workload) / ratio) - ROOM}
     problem = _profiled(subject, workload, kind, folder)
-    say(f"{problem.group_count} layers, {problem.choice_count} choices")
+    say(f"{problem.group_count} layers, {int(problem.free.sum())} choices")
     if least_bytes(problem) > budget["weight_bytes"]:
         return None
     if subject.way == "refined":
         found = refine(workload, problem, budgets=budget, passes=PASSES, resume=folder / "refined").solution
     else:
-        found = solve(problem, budgets=budget, time_limit=60.0, seed=0)
+        found = _optimum(problem, budget)
     if found.allocation is None:
         return None
     return written(workload, found) if training is None else recovered(workload, found, training())
@@ -135,13 +144,22 @@ def recovered(workload: Workload, solution: Solution, training: list[Batch]) -> 
     found = recover(workload, packed, training, steps=STEPS)
     with tempfile.TemporaryDirectory() as name:
         info = save_compressed(found.model, name, solution, provenance={"recovery": found.provenance})
-        judged = compared(workload, load_compressed(copy.deepcopy(workload.model), name))
-    return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution))
+        network = load_compressed(copy.deepcopy(workload.model), name)
+        judged, pairs = compared(workload, network), similarities(workload, network)
+    return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution), pairs)
+
+
+def _optimum(problem: Problem, budget: Mapping[str, int]) -> Solution:
+    """Of the quadratic model, from the best that one kind alone comes to where there are several."""
+    alone = [solve(one, budgets=budget, time_limit=MOST, seed=0) for one in apart(problem).values()]
+    found = [one for one in alone if one.allocation is not None]
+    start = min(found, key=lambda one: float(one.objective or 0), default=None)
+    return solve(problem, budgets=budget, time_limit=MOST, seed=0, start=start)
 
 
 def least_bytes(problem: Problem) -> int:
     """Of all allocations."""
-    cost = problem.cost("weight_bytes")
+    cost = np.where(problem.free, problem.cost("weight_bytes"), np.iinfo(np.int64).max)
     return int(problem.resources["weight_bytes"].offset) + int(np.minimum.reduceat(cost, problem.indptr[:-1]).sum())
 
 
@@ -150,8 +168,9 @@ def written(workload: Workload, solution: Solution) -> Point:
     known = layer_statistics(workload, solution)
     with tempfile.TemporaryDirectory() as name:
         info = compress(workload.model, solution, name, known)
-        judged = compared(workload, load_compressed(copy.deepcopy(workload.model), name))
-    return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution))
+        network = load_compressed(copy.deepcopy(workload.model), name)
+        judged, pairs = compared(workload, network), similarities(workload, network)
+    return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution), pairs)
 
 
 def _counts(solution: Solution) -> dict[str, int]:
@@ -165,8 +184,17 @@ def _counts(solution: Solution) -> dict[str, int]:
 
 
 def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path) -> Problem:
+    """The problem of a kind's menu; on large networks all kinds are profiled at once, for every kind."""
     torch.set_num_threads(1)
-    return profile(workload, _space(subject, menu(kind)), "ggn", resume=folder / "profile")
+    if subject.way == "refined":
+        return profile(workload, _space(subject, menu(kind)), "ggn", resume=folder / "profile")
+    whole = folder.with_name(f"{subject.name}-{JOINT}")
+    problem = profile(workload, _space(subject, menu(JOINT, fast=subject.fast)), "ggn", resume=whole / "profile")
+    if kind == JOINT:
+        return problem
+    assert problem.action_code is not None, "profiled"
+    own = [kind_of(one) == kind or one.get("bits") == EIGHT["bits"] for one in problem.action_table]
+    return problem.replace(allowed=problem.free & np.array(own)[problem.action_code])
 
 
 def _space(subject: Subject, choices: Menu) -> Space:

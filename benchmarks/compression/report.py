@@ -7,8 +7,9 @@ from pathlib import Path
 
 from allocator.figures import pyplot, written
 from allocator.methods.judging import interval, paired
+from benchmarks.compression.correlation import spearman
 from benchmarks.compression.curves import Task
-from benchmarks.compression.menus import JOINT, KINDS, RECOVERED, WHOLE
+from benchmarks.compression.menus import JOINT, KINDS, RECOVERED, WHOLE, WHOLE_RECOVERED
 from benchmarks.compression.points import COMPENSATED, NEAREST, Point
 from benchmarks.compression.subjects import SUBJECTS, Subject
 from benchmarks.solvers.tables import markdown, plain
@@ -61,8 +62,10 @@ def shown(task: Task, point: Point) -> str:
 def _row(task: Task, point: Point) -> tuple[str, ...]:
     subject, judged = task.subject, point.judged
     kl = judged.value("kl")
-    metric = subject.metric if subject.metric in judged.sums else "kl"
-    value, gap = judged.value(metric), paired(judged, judged.original, metric) if metric != "kl" else kl
+    if point.pairs is not None:
+        value, gap = spearman(point.pairs)
+    else:
+        value, gap = judged.value(subject.metric), paired(judged, judged.original, subject.metric)
     at = f"{task.at:g} bits" if task.curve in (NEAREST, COMPENSATED) else f"{task.at:g}×"
     made = ", ".join(f"{name} {count}" for name, count in sorted(point.choices.items()))
     return (
@@ -111,7 +114,7 @@ def plot(subject: Subject, own: Mapping[Task, Point], path: Path) -> None:
     plt = pyplot()
     canvas, axes = plt.subplots(figsize=(8, 5.5))
     styles = {JOINT: "k-o", RECOVERED: "k--^", NEAREST: ":s", COMPENSATED: "--s"}
-    for curve in (NEAREST, COMPENSATED, WHOLE, *KINDS, JOINT, RECOVERED):
+    for curve in (NEAREST, COMPENSATED, WHOLE, WHOLE_RECOVERED, *KINDS, JOINT, RECOVERED):
         points = sorted((p for task, p in own.items() if task.curve == curve), key=lambda point: point.bytes)
         if points:
             values = [point.judged.value("kl").value for point in points]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from allocator.tasks.protocol import Batch
+from benchmarks.compression.menus import KINDS
 
 if TYPE_CHECKING:
     from allocator.workload import Workload
@@ -31,6 +32,8 @@ class Subject:
         bits: of the uniform roundings.
         whole: ratios at which factors alone, in float32, are tried too.
         training: data on which recovery trains; none without.
+        kinds: that are compared one by one.
+        fast: without choices that take long on large layers.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Subject:
     bits: tuple[int, ...] = (2, 3, 4, 5, 6, 8)
     whole: tuple[float, ...] = ()
     training: Callable[[], list[Batch]] | None = None
+    kinds: tuple[str, ...] = tuple(KINDS)
+    fast: bool = False
 
 
 def _pictures() -> list[Batch]:
@@ -92,7 +97,7 @@ SUBJECTS: Mapping[str, Subject] = {
         ),
         Subject(
             name="efficientnet-lite0",
-            metric="accuracy",
+            metric="agreement",
             load=partial(_folded, "efficientnet-lite0"),
             way="curvature",
             ratios=(5.0, 6.5, 8.0),

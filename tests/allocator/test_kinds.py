@@ -25,8 +25,6 @@ LAYERS = {
     "one": Layer("linear", (1, 3)),
 }
 SLOW = ("cp", "tucker2", "prune")
-NEVER = [choice for choice in KINDS["blocks"] if choice["block"] == 4]
-"""A block of four takes 20 bits and one of the map, four weights of 4 bits 16: offered, and always left out."""
 
 
 def items(kinds, layer, **options):
@@ -35,10 +33,9 @@ def items(kinds, layer, **options):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "channels"])
 def test_every_choice_is_one_of_some_layer_and_has_a_name_of_its_own(kind):
-    found = [resolved(choice, KINDS[kind], LAYERS["conv"], Levels()) for choice in KINDS[kind] if choice not in NEVER]
+    found = [resolved(choice, KINDS[kind], LAYERS["conv"], Levels()) for choice in KINDS[kind]]
     assert [len(one) for one in found] == [1] * len(found)
     assert len({one[0].name for one in found} | {"int8_gptq"}) == len(found) + 1
-    assert not any(resolved(choice, NEVER, LAYERS["conv"], Levels()) for choice in NEVER)
 
 
 def test_channels_are_pairs_of_what_a_layer_writes_and_reads():

@@ -45,17 +45,24 @@ def whitening(weight: Weight, action: LowRank) -> Whitening | None:
     if action.weighting == "input":
         return Whitening(None, columns, inverse)
     fisher = require(weight.statistics, "output_fisher", action).double().view(weight.layer.groups, -1)
-    least = SMALLEST * fisher.mean().clamp_min(torch.finfo(torch.float64).tiny)
-    return Whitening(fisher.clamp_min(least).sqrt(), columns, inverse)
+    return Whitening(_relative(fisher, fisher.mean()).sqrt(), columns, inverse)
 
 
 def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric root and its inverse of each matrix [·, n, n], eigenvalues no smaller than `SMALLEST` of their mean."""
+    """Symmetric root and its inverse of each matrix [·, n, n], over its mean eigenvalue."""
     values, vectors = torch.linalg.eigh((moment + moment.transpose(1, 2)) / 2)
-    floor = SMALLEST * values.mean(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    roots = values.clamp_min(floor).sqrt()
+    roots = _relative(values, values.mean(1, keepdim=True)).sqrt()
     root = (vectors * roots.unsqueeze(1)) @ vectors.transpose(1, 2)
     return root, (vectors / roots.unsqueeze(1)) @ vectors.transpose(1, 2)
+
+
+def _relative(values: Tensor, mean: Tensor) -> Tensor:
+    """Values over their mean, no smaller than `SMALLEST`; all 1 where nothing was seen, as in a group of dead inputs.
+
+    So factors are of like size whatever the scale of the statistics: 1 / √mean would leave float32 where it is tiny.
+    """
+    seen = mean > torch.finfo(torch.float32).tiny
+    return torch.where(seen, values / torch.where(seen, mean, 1.0), 1.0).clamp_min(SMALLEST)
 
 
 @dataclass(frozen=True, eq=False)

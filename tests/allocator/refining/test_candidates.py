@@ -84,6 +84,29 @@ def test_the_search_by_logit_sums_is_no_worse_than_any_other(seed):
     assert all(np.array_equal(a.choice, b.choice) for a, b in zip(found, again, strict=True))
 
 
+ACTIONS = ({"kind": "keep"}, {"kind": "quantize", "bits": 4}, {"kind": "low_rank", "rank": 2}, {"kind": "prune"})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_kind_of_compression_alone_is_a_candidate_and_no_better_than_all_of_them(seed):
+    problem, predictor = make(seed, choices=4)
+    most = int(0.8 * problem.cost("b")[::4].sum())
+    problem = problem.replace(
+        action_code=np.tile(np.arange(4, dtype=np.int32), 5), action_table=ACTIONS, budgets=(Budget("b", max=most),)
+    )
+    predictor = LogitSum(problem, predictor.deltas, predictor.positions)
+    found = {one.name: one.choice for one in by_measurement(problem, predictor, by_profile(problem, 0), 0, silent)}
+    alone = {name: choice for name, choice in found.items() if name.endswith("alone")}
+    assert list(alone) == ["bits alone", "ranks alone", "sparsity alone"]
+    for place, choice in enumerate(alone.values(), 1):
+        assert set(choice.tolist()) <= {0, place}  # keep is the least in every group
+        assert problem.evaluate(choice).feasible
+        best = min(predictor.predict(one) for _, one in every(problem) if set(one) <= {0, place})
+        assert predictor.predict(choice) == pytest.approx(best, rel=0.05)
+    assert list(found)[-1] == "logit sum"
+    assert predictor.predict(found["logit sum"]) <= min(predictor.predict(choice) for choice in found.values())
+
+
 COUPLED = {
     "same": {"couplings": (SameChoice((0, 3)), SameChoice((3, 4)))},
     "pin": {"pins": {2: 7}},
