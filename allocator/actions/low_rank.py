@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from allocator.actions.action import read, require_one_of, require_whole
+from allocator.actions.action import read, require_whole
 from allocator.actions.factored import Factored, Part, Plain, plain
 from allocator.actions.layer import Kind, Layer
+from allocator.actions.weighting import NEEDS, refuse_lookup, require_weighting
 from allocator.errors import ActionError
-
-WEIGHTINGS = ("none", "input", "fisher")
 
 
 def _components(given: object, rank: int) -> tuple[int, ...] | None:
@@ -80,7 +79,7 @@ class LowRank(Factored):
         object.__setattr__(self, "left", plain(self.kind, "left", self.left))
         object.__setattr__(self, "right", plain(self.kind, "right", self.right))
         object.__setattr__(self, "components", _components(self.components, self.rank))
-        require_one_of(self.kind, "weighting", self.weighting, WEIGHTINGS)
+        require_weighting(self.kind, self.weighting, tuple(NEEDS))
         if self.weighting != "none" and self.components is not None:
             raise ActionError("action low_rank: components are those of the unweighted SVD; leave weighting out")
 
@@ -102,11 +101,7 @@ class LowRank(Factored):
     @property
     def statistics(self) -> frozenset[str]:
         """What must be known of the layer beyond its weight to do this: see `allocator.actions.action.STATISTICS`."""
-        return {
-            "none": frozenset[str](),
-            "input": frozenset({"input_moment"}),
-            "fisher": frozenset({"input_moment", "output_fisher"}),
-        }[self.weighting]
+        return NEEDS[self.weighting]
 
     def check(self, layer: Layer) -> None:
         """Refuse ranks above min(rows/groups, columns), and what a factor's own action refuses."""
@@ -127,10 +122,7 @@ class LowRank(Factored):
                 f"action low_rank: shape {layer.weight_shape} has no component {self.components[-1]}; its last is "
                 f"{top - 1}"
             )
-        if self.weighting != "none" and layer.kind == "embedding":
-            raise ActionError(
-                "action low_rank: an embedding looks rows up, so that no inputs weight its columns; leave weighting out"
-            )
+        refuse_lookup(self.kind, self.weighting, layer)
         self.check_parts(layer)
 
     def parts(self, layer: Layer) -> tuple[Part, ...]:

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from allocator.actions.action import ACTIVATION_BITS, read, require_one_of, require_whole
 from allocator.actions.layer import Layer
 from allocator.actions.quantize import GRANULARITIES, SCALE_BYTES
+from allocator.actions.weighting import NEEDS, refuse_lookup, require_weighting
 from allocator.errors import ActionError
 
 FORMAT_BITS: Mapping[str, int] = {"nf4": 4, "fp8_e4m3": 8, "fp8_e5m2": 8, "mxfp4": 4, "ternary": 2}
 """Bits that tell the values of a format apart: what `bops` counts. A stored trit takes 8/5 of a bit, five to a byte."""
 MX_BLOCK = 32
-WEIGHTINGS = ("none", "input")
 _TRITS = 5
 _METHODS: Mapping[str, tuple[str, ...]] = {"ternary": ("mse", "twn")}
 _OTHER_METHODS = ("absmax", "mse")
@@ -79,7 +79,7 @@ class NumberFormat:
         methods = _METHODS.get(self.format, _OTHER_METHODS)
         self._default("method", methods[0])
         require_one_of(self.kind, f"method of {self.format}", self.method, methods)
-        require_one_of(self.kind, "weighting", self.weighting, WEIGHTINGS)
+        require_weighting(self.kind, self.weighting)
         if self.weighting != "none" and self.method != "mse":
             raise ActionError(f"action number_format: method {self.method} weighs no errors; use method mse")
         if self.format == "mxfp4":
@@ -118,7 +118,7 @@ class NumberFormat:
     @property
     def statistics(self) -> frozenset[str]:
         """What must be known of the layer beyond its weight to do this: see `allocator.actions.action.STATISTICS`."""
-        return frozenset({"input_moment"} if self.weighting == "input" else ())
+        return NEEDS[self.weighting]
 
     @property
     def block(self) -> int | None:
@@ -132,11 +132,7 @@ class NumberFormat:
                 f"action number_format: group_size {self.group_size} is more than the {layer.columns} weights of a row "
                 f"of shape {layer.weight_shape}; use granularity channel, which is one group per row"
             )
-        if self.weighting != "none" and layer.kind == "embedding":
-            raise ActionError(
-                "action number_format: an embedding looks rows up, so that no inputs weight its columns; leave "
-                "weighting out"
-            )
+        refuse_lookup(self.kind, self.weighting, layer)
 
     def scale_shape(self, layer: Layer) -> tuple[int, int]:
         """Shape of the scales, rows × blocks within a row: (1, 1), (rows, 1) or (rows, ceil(columns/block))."""

@@ -12,11 +12,11 @@ from allocator.actions.factored import Plain, plain
 from allocator.actions.layer import Layer
 from allocator.actions.positions import cheapest_form
 from allocator.actions.quantize import Quantize
+from allocator.actions.weighting import NEEDS, require_weighting
 from allocator.errors import ActionError
 
 PATTERNS = ("unstructured", "n_m")
 SIGNS = ("within", "apart")
-WEIGHTINGS = ("none", "input")
 LARGEST_BLOCK = 256
 
 
@@ -85,7 +85,7 @@ class Prune:
 
     def __post_init__(self) -> None:
         require_one_of(self.kind, "pattern", self.pattern, PATTERNS)
-        require_one_of(self.kind, "weighting", self.weighting, WEIGHTINGS)
+        require_weighting(self.kind, self.weighting)
         require_one_of(self.kind, "signs", self.signs, SIGNS)
         if not isinstance(self.compensate, bool):
             raise ActionError(f"action prune: compensate must be true or false, got {self.compensate!r}")
@@ -138,7 +138,7 @@ class Prune:
     @property
     def statistics(self) -> frozenset[str]:
         """What must be known of the layer beyond its weight to do this: see `allocator.actions.action.STATISTICS`."""
-        return frozenset({"input_moment"} if self.weighting == "input" or self.compensate else ())
+        return NEEDS["input" if self.compensate else self.weighting]
 
     @property
     def scale_per_row(self) -> bool:

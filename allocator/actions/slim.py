@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from allocator.actions.action import ACTIVATION_BITS, read, require_one_of
+from allocator.actions.action import ACTIVATION_BITS, read
 from allocator.actions.factored import Plain, plain
 from allocator.actions.layer import Layer
+from allocator.actions.weighting import NEEDS, require_weighting
 from allocator.errors import ActionError
-
-WEIGHTINGS = ("none", "input")
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Slim:
             raise ActionError(
                 "action slim: neither rows nor columns are left out; give one of them, or take values alone"
             )
-        require_one_of(self.kind, "weighting", self.weighting, WEIGHTINGS)
+        require_weighting(self.kind, self.weighting)
         if self.weighting != "none" and self.columns is None:
             raise ActionError("action slim: weighting is about columns that go, and all stay; leave it out")
 
@@ -164,7 +163,7 @@ class Slim:
     @property
     def statistics(self) -> frozenset[str]:
         """What must be known of the layer beyond its weight to do this: see `allocator.actions.action.STATISTICS`."""
-        return frozenset({"input_moment"} if self.weighting == "input" else ())
+        return NEEDS[self.weighting]
 
     @cached_property
     def unread(self) -> tuple[int, ...]:

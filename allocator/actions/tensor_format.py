@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from allocator.actions.action import read, require_one_of
+from allocator.actions.action import read
 from allocator.actions.factored import Factored, Part, Plain, plain
 from allocator.actions.layer import Layer
+from allocator.actions.weighting import NEEDS, require_weighting
 from allocator.errors import ActionError
 
-WEIGHTINGS = ("none", "input")
 STEPS = ("first", "core", "last")
 
 
@@ -46,7 +46,7 @@ class TensorFormat(Factored):
     def __post_init__(self) -> None:
         for key in STEPS:
             object.__setattr__(self, key, plain(self.kind, key, getattr(self, key)))
-        require_one_of(self.kind, "weighting", self.weighting, WEIGHTINGS)
+        require_weighting(self.kind, self.weighting)
 
     @classmethod
     def from_json(cls, action: Mapping[str, Any]) -> Self:
@@ -77,7 +77,7 @@ class TensorFormat(Factored):
     @property
     def statistics(self) -> frozenset[str]:
         """What must be known of the layer beyond its weight to do this: see `allocator.actions.action.STATISTICS`."""
-        return frozenset({"input_moment"}) if self.weighting == "input" else frozenset()
+        return NEEDS[self.weighting]
 
     def check(self, layer: Layer) -> None:
         """Refuse matrices, groups, ranks that the shape does not give, and what a part's own action refuses."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from allocator.actions.action import ACTIVATION_BITS, read, require_one_of, require_whole
+from allocator.actions.action import ACTIVATION_BITS, read, require_whole
 from allocator.actions.factored import Plain, plain
 from allocator.actions.layer import Layer
+from allocator.actions.weighting import NEEDS, refuse_lookup, require_weighting
 from allocator.errors import ActionError
 
-WEIGHTINGS = ("none", "input")
 MAGNITUDE_BITS = 16
 
 
@@ -62,7 +62,7 @@ class Unify:
             raise ActionError(f"action unify: share must be a number above 0 and at most 1, got {share!r}")
         object.__setattr__(self, "share", float(share))
         object.__setattr__(self, "values", plain(self.kind, "values", self.values))
-        require_one_of(self.kind, "weighting", self.weighting, WEIGHTINGS)
+        require_weighting(self.kind, self.weighting)
 
     @classmethod
     def from_json(cls, action: Mapping[str, Any]) -> Unify:
@@ -77,7 +77,7 @@ class Unify:
     @property
     def statistics(self) -> frozenset[str]:
         """What must be known of the layer beyond its weight to do this: see `allocator.actions.action.STATISTICS`."""
-        return frozenset({"input_moment"} if self.weighting == "input" else ())
+        return NEEDS[self.weighting]
 
     def check(self, layer: Layer) -> None:
         """Refuse blocks longer than a row, weighting without inputs, and what the action of the rest refuses."""
@@ -86,10 +86,7 @@ class Unify:
                 f"action unify: a row of shape {layer.weight_shape} has {layer.columns} weights and so no block of "
                 f"{self.block}; use at most {layer.columns}"
             )
-        if self.weighting != "none" and layer.kind == "embedding":
-            raise ActionError(
-                "action unify: an embedding looks rows up, so that no inputs weight its columns; leave weighting out"
-            )
+        refuse_lookup(self.kind, self.weighting, layer)
         rest = self.rest(layer)
         if rest is not None:
             try:

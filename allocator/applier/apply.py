@@ -45,7 +45,7 @@ def apply_(
     with Opening(model) as opening:
         steps = plan(model, solution)
         require_finite(steps)
-        require_statistics(steps, statistics)
+        require_ready(steps, statistics)
         opening.narrow(modules_of(step for step in steps if not leaves_alone(step)))
         opening.stay()
         for step in steps:
@@ -62,10 +62,10 @@ def require_finite(steps: tuple[Step, ...]) -> None:
             raise ActionError(f"group {step.group!r}: module {step.unit.name!r}: {error}") from error
 
 
-def require_statistics(steps: tuple[Step, ...], statistics: Statistics | None) -> None:
+def require_ready(steps: tuple[Step, ...], statistics: Statistics | None) -> None:
     """Raise ActionError, naming the group, when an action needs statistics of a layer that are not there.
 
-    Also UnavailableError when it needs a library that is not installed.
+    UnavailableError when it is worked out by a library that is not installed.
     """
     for step in steps:
         kind_of(step.action).ready()

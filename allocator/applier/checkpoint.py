@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from allocator.actions import Action, Keep, Layer, parse
-from allocator.applier.apply import require_finite, require_statistics
+from allocator.applier.apply import require_finite, require_ready
 from allocator.applier.description import description
 from allocator.applier.inventory import describe, header_bytes, take_inventory, weight_key
 from allocator.applier.kinds.keep import KEEP_DTYPE, keep_values
@@ -87,7 +87,7 @@ def compress(
     with Opening(model) as opening:
         steps = plan(model, solution)
         require_finite(steps)
-        require_statistics(steps, statistics)
+        require_ready(steps, statistics)
         opening.narrow(modules_of(steps))
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocator.actions import Action
-from allocator.applier.inputs import input_moment
+from allocator.applier.moments import input_moment
 from allocator.applier.weight import Weight
 from allocator.errors import ActionError
 

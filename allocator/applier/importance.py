@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Action
-from allocator.applier.statistics import require
+from allocator.applier.moments import input_moment
 from allocator.applier.weight import Weight
 
 SMALLEST = 1e-8
@@ -34,7 +34,7 @@ def importance(weight: Weight, action: Weighted) -> Tensor | None:
     """
     if action.weighting == "none":
         return None
-    moment = require(weight.statistics, "input_moment", action).double()
+    moment = input_moment(weight, action)
     each = moment.diagonal(dim1=1, dim2=2)
     mean = each.mean()
     relative = (each / mean).clamp_min(SMALLEST) if mean > 0 else torch.ones_like(each)

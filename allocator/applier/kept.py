@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Layer, Prune
-from allocator.applier.statistics import require
+from allocator.applier.moments import input_moment
 from allocator.applier.weight import Weight
 
 
@@ -19,7 +19,7 @@ def saliency(values: Tensor, weight: Weight, action: Prune) -> Tensor:
     """[rows, columns], ≥ 0, a new tensor: |w|, or |w|·√E[x²] of its column, of a weight's values or of better ones."""
     if action.weighting == "none":
         return values.abs()
-    moment = require(weight.statistics, "input_moment", action).double()
+    moment = input_moment(weight, action)
     size = moment.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()  # [groups, columns]
     blocks = values.double().abs().view(weight.layer.groups, -1, weight.layer.columns)
     return (blocks * size.unsqueeze(1)).view(weight.layer.rows, -1)

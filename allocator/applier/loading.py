@@ -18,7 +18,7 @@ from allocator.applier.modules import install_packed
 from allocator.applier.opening import Opening
 from allocator.applier.packed import unpack
 from allocator.applier.plan import PlainSolution, Step, modules_of, plan
-from allocator.applier.tensor_file import Described, Header, read_header, read_tensor
+from allocator.applier.tensor_file import Described, Header, read_header, read_tensor, unreadable
 from allocator.errors import AllocatorError
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -120,9 +120,7 @@ def _load_solution(path: Path) -> PlainSolution:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AllocatorError(
-            f"{path}: cannot be read ({error.strerror}); give the folder that `compress` wrote"
-        ) from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise AllocatorError(f"{path}: no valid JSON ({error}); the file is damaged") from error
     if (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Prune
-from allocator.applier.statistics import require
+from allocator.applier.moments import input_moment
 from allocator.applier.weight import Weight
 
 DAMPING = 0.01
@@ -62,14 +62,13 @@ def metric(weight: Weight, action: Prune) -> Tensor:
     Raises:
         ActionError: the second moment was not measured.
     """
-    moment = require(weight.statistics, "input_moment", action)
-    return weight.remember(("prune", "metric"), lambda: _damped(moment.double()))
+    return weight.remember(("prune", "metric"), lambda: _damped(input_moment(weight, action)))
 
 
 def _damped(moment: Tensor) -> Tensor:
     size = moment.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
     one = torch.eye(moment.shape[1], dtype=torch.float64, device=moment.device)
-    return torch.where(size > 0, (moment + moment.transpose(1, 2)) / (2 * size), one) + DAMPING * one
+    return torch.where(size > 0, moment / size, one) + DAMPING * one
 
 
 def fit(weight: Weight, mask: Tensor, action: Prune, rough: bool = False) -> Tensor:

@@ -121,6 +121,13 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def unreadable(path: Path, error: OSError) -> AllocatorError:
+    """What to say of a file of a checkpoint that is not there; often the folder given is one too high."""
+    inner = next(iter(sorted(path.parent.glob(f"*/{path.name}"))), None)
+    which = f", which may be {inner.parent}" if inner is not None else ""
+    return AllocatorError(f"{path}: cannot be read ({error.strerror}); give the folder that `compress` wrote{which}")
+
+
 def read_header(path: Path) -> Header:
     """The header of a file, with every span checked against the file's length; allocates nothing but the header.
 
@@ -137,9 +144,7 @@ def read_header(path: Path) -> Header:
                 )
             raw = json.loads(file.read(length).decode(), object_pairs_hook=_no_duplicates)
     except OSError as error:
-        raise AllocatorError(
-            f"{path}: cannot be read ({error.strerror}); give the folder that `compress` wrote"
-        ) from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise AllocatorError(f"{path}: the header is no valid JSON ({error}); the file is damaged") from error
     if not isinstance(raw, dict):

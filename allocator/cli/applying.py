@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from allocator.cli.choices import Model
 from allocator.cli.console import number, print_json, say, size_of, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def apply_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     solution: Annotated[str, typer.Argument(help="solution.json.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     bare: Annotated[
@@ -79,7 +80,7 @@ def _write_program(workload: Workload, folder: Path) -> ProgramInfo:
 
 
 def evaluate_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     solution: Annotated[str | None, typer.Option(help="Apply this solution first (in memory).")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Load this checkpoint first.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from allocator.cli.choices import Bits, Model, Ranks, SpaceFile, choices_of
 from allocator.cli.console import number, print_json, progress, say, table
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def compare_methods_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     budget: Annotated[list[str], typer.Option(help="r=V; several give a table each.")],
     methods: Annotated[str, typer.Option(help="a,b[option=value], or all.")] = "all",
     out: Annotated[str | None, typer.Option(help="Where to write all numbers as JSON.")] = None,
     plot: Annotated[str | None, typer.Option(help="Where to draw the differences from uniform.")] = None,
-    space: Annotated[str | None, typer.Option(help="JSON file of rules: pattern → actions.")] = None,
-    bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
-    ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
+    space: SpaceFile = None,
+    bits: Bits = None,
+    ranks: Ranks = None,
     most_passes: Annotated[
         float | None, typer.Option(help="Leave out methods that are expected to take more passes over the data.")
     ] = None,
@@ -39,7 +40,6 @@ def compare_methods_command(
     import msgspec
 
     from allocator.cli.models import load_workload
-    from allocator.cli.profiling import choices_of
     from allocator.errors import UsageError
     from allocator.formats.files import replacing, require_writable
     from allocator.methods.comparing import available, compare_methods

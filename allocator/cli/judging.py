@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from allocator.cli.choices import Bits, Model, Ranks, SpaceFile, choices_of
 from allocator.cli.console import print_json, progress, say, table
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ PROFILERS = "kl,ggn,weight_error"
 
 
 def fidelity_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     problem: Annotated[str | None, typer.Option(help="problem.json to judge; default: profile now.")] = None,
     profiler: Annotated[str | None, typer.Option(help=f"a,b[k=v] to profile with; default {PROFILERS}.")] = None,
-    space: Annotated[str | None, typer.Option(help="JSON file of rules, to profile with.")] = None,
-    bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to profile instead of a space.")] = None,
-    ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to profile.")] = None,
+    space: SpaceFile = None,
+    bits: Bits = None,
+    ranks: Ranks = None,
     allocations: Annotated[int, typer.Option(help="Random whole allocations to measure.")] = 160,
     singles: Annotated[str, typer.Option(help="Single choices to measure: all, or so many.")] = "all",
     samples: Annotated[int | None, typer.Option(help="Evaluation samples to use; default all.")] = None,
@@ -104,7 +105,7 @@ def _profiled(
     tick: Callable[[str, int, int], None],
     parts: Path | None,
 ) -> Problem:
-    from allocator.cli.profiling import choices_of, profilers
+    from allocator.cli.profiling import profilers
     from allocator.profiling import profile
 
     return profile(workload, choices_of(model, space, bits, ranks), profilers(profiler), progress=tick, resume=parts)

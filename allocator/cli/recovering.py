@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from allocator.cli.choices import Model
 from allocator.cli.console import number, print_json, progress, size_of, table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def recover_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     checkpoint: Annotated[Path, typer.Argument(help="Folder of the compressed model.")],
     out: Annotated[Path, typer.Option(help="Folder of the recovered one.")],
     steps: Annotated[int, typer.Option(help="Of training, a batch each; 0: only the statistics of batch norms.")] = 200,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from allocator.cli.choices import Bits, Fast, Kinds, Model, Multiple, Ranks, SpaceFile, choices_of
 from allocator.cli.console import number, print_json, progress, say, table
 
 if TYPE_CHECKING:
@@ -16,19 +17,16 @@ if TYPE_CHECKING:
 
 
 def refine_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     out: Annotated[str, typer.Option(help="Where to write solution.json.")],
     problem: Annotated[str | None, typer.Option(help="problem.json to begin from; default: profile now.")] = None,
     profiler: Annotated[str, typer.Option(help="a,b[k=v] to profile with.")] = "ggn",
-    space: Annotated[str | None, typer.Option(help="JSON file of rules, to profile with.")] = None,
-    bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to profile instead of a space.")] = None,
-    ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to profile.")] = None,
-    kinds: Annotated[
-        str | None,
-        typer.Option(help="joint, or bits,formats,ranks,tensors,sparsity,blocks,channels: menus to offer instead."),
-    ] = None,
-    multiple: Annotated[int | None, typer.Option(help="With --kinds: ranks are multiples of it, such as 8.")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="With --kinds: leave out what is slow on large layers.")] = False,
+    space: SpaceFile = None,
+    bits: Bits = None,
+    ranks: Ranks = None,
+    kinds: Kinds = None,
+    multiple: Multiple = None,
+    fast: Fast = False,
     budget: Annotated[list[str] | None, typer.Option(help="r=V; replaces that of the problem.")] = None,
     passes: Annotated[float, typer.Option(help="Forward and backward passes that measuring may take, about.")] = 10.0,
     signed: Annotated[bool, typer.Option("--signed", help="Count negative curvature of interactions too.")] = False,
@@ -40,7 +38,7 @@ def refine_command(
 ) -> None:
     """Solve, measure what the solution rests on, solve again; never worse than uniform on validation data."""
     from allocator.cli.models import load_workload
-    from allocator.cli.profiling import choices_of, profilers
+    from allocator.cli.profiling import profilers
     from allocator.errors import UsageError
     from allocator.formats.files import require_writable
     from allocator.formats.problems import load_problem, save_problem

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from allocator.cli.choices import Bits, Fast, Kinds, Model, Multiple, Ranks, SpaceFile, choices_of
 from allocator.cli.console import number, print_json, progress, say, table
 
 if TYPE_CHECKING:
@@ -66,19 +67,16 @@ def described(name: str) -> dict[str, Any]:
 
 
 def run_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     method: Annotated[str, typer.Option(help="name or name[option=value]; see `allocator methods`.")] = "house",
     budget: Annotated[list[str] | None, typer.Option(help="r=V.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for problem.json, solution.json and the checkpoint.")] = None,
-    space: Annotated[str | None, typer.Option(help="JSON file of rules: pattern → actions.")] = None,
-    bits: Annotated[str | None, typer.Option(help="2,3,4,8: widths to offer instead of a space.")] = None,
-    ranks: Annotated[str | None, typer.Option(help="0.25,0.5: fractions of the full rank to offer.")] = None,
-    kinds: Annotated[
-        str | None,
-        typer.Option(help="joint, or bits,formats,ranks,tensors,sparsity,blocks,channels: menus to offer instead."),
-    ] = None,
-    multiple: Annotated[int | None, typer.Option(help="With --kinds: ranks are multiples of it, such as 8.")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="With --kinds: leave out what is slow on large layers.")] = False,
+    space: SpaceFile = None,
+    bits: Bits = None,
+    ranks: Ranks = None,
+    kinds: Kinds = None,
+    multiple: Multiple = None,
+    fast: Fast = False,
     seed: Annotated[int, typer.Option(help="Of whatever is random.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Processes that share measurements; -1: one per core.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what a killed run left beside --out.")] = False,
@@ -86,7 +84,6 @@ def run_command(
 ) -> None:
     """Carry out one named method: profile, solve, apply, and measure the result beside float and uniform."""
     from allocator.cli.models import load_workload
-    from allocator.cli.profiling import choices_of
     from allocator.errors import UsageError
     from allocator.methods.running import method_named, run
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from allocator.cli.choices import Model, numbers
 from allocator.cli.console import print_json, progress, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ DROPS = {"kl": "KL", "loss": "loss", "accuracy": "accuracy"}
 
 
 def study_command(
-    model: Annotated[str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")],
+    model: Model,
     formats: Annotated[str, typer.Option(help="Tensor formats.")] = "CP,Tucker,TT,SVD",
     fewer: Annotated[str, typer.Option(help="Shares of a layer's weights to take away.")] = "0.1,0.25,0.5,0.75,0.9",
     ends: Annotated[bool, typer.Option("--ends", help="Also the first and the last layer.")] = False,
@@ -30,7 +31,6 @@ def study_command(
     import msgspec
 
     from allocator.cli.models import load_workload
-    from allocator.cli.profiling import numbers
     from allocator.formats.files import require_writable, write_bytes
     from allocator.study.running import study
     from allocator.study.tensor_formats import formats_named

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from allocator.actions import Corrected, Keep, Layer, Part
 from allocator.actions.corrected import NUMBER_BYTES
 from allocator.applier.gains import rows_times
-from allocator.applier.inputs import input_mean, input_moment
 from allocator.applier.kinds.kind import FactoredKind, Kind, as_bytes, as_numbers, stored
 from allocator.applier.kinds.own_forward import Through
+from allocator.applier.moments import input_mean, input_moment
 from allocator.applier.weight import Weight
 
 _SEEN = 1e-6

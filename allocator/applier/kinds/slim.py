@@ -9,7 +9,7 @@ from allocator.actions import Layer, Slim
 from allocator.actions.slim import Kept
 from allocator.applier.kernels import readable
 from allocator.applier.kinds.kind import Kind
-from allocator.applier.statistics import require
+from allocator.applier.moments import input_moment
 from allocator.applier.weight import LARGEST, Weight
 from allocator.errors import ActionError
 
@@ -74,7 +74,7 @@ def _columns(action: Slim, layer: Layer, device: torch.device) -> Tensor:
 
 def _refitted(weight: Weight, action: Slim, columns: Tensor) -> Tensor:
     """float32 [rows, kept columns]: the weight that reads these only and whose outputs err least."""
-    moment = require(weight.statistics, "input_moment", action)[0].double().to(weight.matrix.device)
+    moment = input_moment(weight, action)[0]
 
     def find() -> Tensor:
         inner = moment[columns][:, columns]

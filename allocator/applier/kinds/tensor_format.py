@@ -18,7 +18,7 @@ from allocator.applier.kinds.own_forward import Convolution
 from allocator.applier.kinds.settling import Array, settled
 from allocator.applier.kinds.stepping import pointwise, step
 from allocator.applier.kinds.whitening import channel_roots
-from allocator.applier.statistics import require
+from allocator.applier.moments import input_moment
 from allocator.applier.weight import Weight
 
 RIDGE = 1e-6
@@ -97,7 +97,7 @@ class TensorKind(FactoredKind):
         basis = self.product([*kept, torch.eye(rank)], action, within).double()
         towards = basis
         if action.weighting != "none":
-            towards = basis @ require(weight.statistics, "input_moment", action).double()[0]
+            towards = basis @ input_moment(weight, action)[0]
         gram = towards @ basis.T
         ridge = RIDGE * float(gram.diagonal().mean())
         if not ridge > 0:  # all zeros, or too small for their squares

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from allocator.actions import LowRank, TensorFormat
-from allocator.applier.statistics import require
+from allocator.applier.moments import input_moment, output_fisher
 from allocator.applier.weight import Weight
 
 SMALLEST = 1e-8
@@ -41,16 +41,16 @@ def whitening(weight: Weight, action: LowRank) -> Whitening | None:
     """
     if action.weighting == "none":
         return None
-    columns, inverse = _roots(require(weight.statistics, "input_moment", action).double())
+    columns, inverse = _roots(input_moment(weight, action))
     if action.weighting == "input":
         return Whitening(None, columns, inverse)
-    fisher = require(weight.statistics, "output_fisher", action).double().view(weight.layer.groups, -1)
+    fisher = output_fisher(weight, action).view(weight.layer.groups, -1)
     return Whitening(_relative(fisher, fisher.mean()).sqrt(), columns, inverse)
 
 
 def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
     """Symmetric root and its inverse of each matrix [·, n, n], over its mean eigenvalue."""
-    values, vectors = torch.linalg.eigh((moment + moment.transpose(1, 2)) / 2)
+    values, vectors = torch.linalg.eigh(moment)
     roots = _relative(values, values.mean(1, keepdim=True)).sqrt()
     root = (vectors * roots.unsqueeze(1)) @ vectors.transpose(1, 2)
     return root, (vectors / roots.unsqueeze(1)) @ vectors.transpose(1, 2)
@@ -81,7 +81,7 @@ def channel_roots(weight: Weight, action: TensorFormat) -> ChannelRoots | None:
     """
     if action.weighting == "none":
         return None
-    moment = require(weight.statistics, "input_moment", action).double()[0]
+    moment = input_moment(weight, action)[0]
     channels = weight.layer.weight_shape[1]
     places = moment.view(channels, -1, channels, weight.layer.columns // channels)
     return ChannelRoots(*(found[0] for found in _roots(places.diagonal(dim1=1, dim2=3).mean(-1).unsqueeze(0))))

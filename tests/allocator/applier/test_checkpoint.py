@@ -306,3 +306,11 @@ def test_state_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AllocatorError, match=r"'0\._extra_state' is of dict"):
         compress(nn.Sequential(WithExtraState(2, 2)), {"0": {"action": HALF}}, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_folder_one_too_high_is_told_where_the_checkpoint_may_be(tmp_path: Path) -> None:
+    compress(nn.Linear(3, 2), {}, tmp_path / "run" / "checkpoint")
+    with pytest.raises(AllocatorError, match=r"compress` wrote, which may be .*run/checkpoint"):
+        load_compressed(nn.Linear(3, 2), tmp_path / "run")
+    with pytest.raises(AllocatorError, match=r"compress` wrote$"):
+        load_compressed(nn.Linear(3, 2), tmp_path)

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from allocator.cli.profiling import _command, choices_of
+from allocator.cli.choices import choices_of
+from allocator.cli.profiling import _command
 from allocator.errors import UsageError
 from allocator.space import Space
 

@@ -1,4 +1,4 @@
-"""Moments of a layer's inputs as the arithmetic of the actions takes them: there, of the right shape, finite."""
+"""Statistics of a layer as the arithmetic of the actions takes them: there, of the right shape, finite."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def input_moment(weight: Weight, action: Action) -> Tensor:
 def input_mean(weight: Weight, action: Action) -> Tensor:
     """E[x] [groups, columns], likewise."""
     return _checked(weight, action, "input_mean", (weight.layer.groups, weight.layer.columns))
+
+
+def output_fisher(weight: Weight, action: Action) -> Tensor:
+    """E[(∂L/∂y)²] [rows], likewise."""
+    return _checked(weight, action, "output_fisher", (weight.layer.rows,))
 
 
 def _checked(weight: Weight, action: Action, name: str, shape: tuple[int, ...]) -> Tensor:
