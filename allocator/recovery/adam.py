@@ -20,6 +20,7 @@ class Adam:
         rate: of the first step, about how far a number moves in it.
         steps: after which the rate is 0.
         done: steps taken.
+        begun: how many of them were taken before the running means began.
         mean: running mean of the gradient.
         square: of its square.
     """
@@ -28,19 +29,26 @@ class Adam:
     rate: float
     steps: int
     done: int
+    begun: int
     mean: Tensor
     square: Tensor
 
     @classmethod
     def begin(cls, vector: Tensor, rate: float, steps: int) -> Adam:
         """Before the first step."""
-        return cls(vector.clone(), rate, steps, 0, torch.zeros_like(vector), torch.zeros_like(vector))
+        return cls(vector.clone(), rate, steps, 0, 0, torch.zeros_like(vector), torch.zeros_like(vector))
+
+    def back(self, vector: Tensor, rate: float) -> None:
+        """Go on from another vector at another rate, as if nothing had been learnt of the gradient."""
+        self.vector, self.rate, self.begun = vector.clone(), rate, self.done
+        self.mean, self.square = torch.zeros_like(vector), torch.zeros_like(vector)
 
     def step(self, gradient: Tensor) -> None:
         """Move the vector."""
         rate = self.rate * (1 + math.cos(math.pi * self.done / self.steps)) / 2
         self.done += 1
+        seen = self.done - self.begun
         self.mean.mul_(DECAY).add_(gradient, alpha=1 - DECAY)
         self.square.mul_(SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - SQUARE_DECAY)
-        spread = (self.square / (1 - SQUARE_DECAY**self.done)).sqrt_().add_(EPSILON)
-        self.vector.addcdiv_(self.mean, spread, value=-rate / (1 - DECAY**self.done))
+        spread = (self.square / (1 - SQUARE_DECAY**seen)).sqrt_().add_(EPSILON)
+        self.vector.addcdiv_(self.mean, spread, value=-rate / (1 - DECAY**seen))

@@ -24,8 +24,12 @@ from profilers._progress import Progress, resumed
 
 MEASUREMENTS = 20
 """How often a course is measured on what is held back."""
-PATIENCE = 5
-"""Measurements in a row clearly above the least one after which it ends."""
+PATIENCE = 2
+"""Measurements in a row clearly above the least one after which it goes back to that, at a lower rate."""
+LOWER = 4.0
+"""By how much the rate is divided then."""
+LOWEST = 1e-3
+"""Of the first rate: below it the course ends."""
 CLEAR = 2.0
 """Standard errors of a paired difference beyond which it is no chance."""
 HELD_BYTES = 1 << 28
@@ -138,8 +142,10 @@ class Course:
     def run(self, start: Divergence, limit: float, parts: Parts, progress: Progress) -> Taken:
         """Train, and leave the student in the state that is kept, as it is stored.
 
-        That is the last one; but if it is above ``limit``, or clearly above the best one that was measured, the best
-        one. A few held-back samples are too noisy for the least of twenty measurements to be the best of the states.
+        Where measurements are clearly above the best one, it goes on from there with smaller steps: a network that is
+        nearly exact bears only small ones. What is kept is the last state; but if that is above ``limit``, or clearly
+        above the best one that was measured, the best one. A few held-back samples are too noisy for the least of
+        twenty measurements to be the best of the states.
 
         Args:
             start: divergence at the beginning, which is the first best.
@@ -152,19 +158,24 @@ class Course:
         piece = parts.take(_STAGE)
         if piece is not None:
             adam.vector, adam.mean, adam.square = piece["vector"], piece["mean"], piece["square"]
-            adam.done, step, misses = (int(number) for number in piece["numbers"])
+            adam.done, adam.begun, step, misses = (int(number) for number in piece["numbers"])
+            adam.rate = float(piece["rate"])
             best = _Best(piece["best"], Divergence(piece["best_sums"], start.counts), step, misses)
             last = Divergence(piece["last_sums"], start.counts)
             resumed(progress, _STAGE, adam.done, self.steps)
         self._freeze()
-        while adam.done < self.steps and best.misses < PATIENCE:
+        while adam.done < self.steps and adam.rate >= LOWEST * self.rate:
             adam.step(self._gradient(adam.vector, adam.done))
             if adam.done % self.every == 0 or adam.done == self.steps:
                 self.trainable.write(adam.vector)
                 last = self.taught.held_back()
                 best.offer(adam.vector, last, adam.done)
-                numbers = torch.tensor([adam.done, best.step, best.misses])
+                if best.misses == PATIENCE:
+                    adam.back(best.vector, adam.rate / LOWER)
+                    best.misses, last = 0, best.divergence
+                numbers = torch.tensor([adam.done, adam.begun, best.step, best.misses])
                 state = {"vector": adam.vector, "mean": adam.mean, "square": adam.square, "numbers": numbers}
+                state["rate"] = torch.tensor(adam.rate, dtype=torch.float64)
                 sums = {"best_sums": best.divergence.sums, "last_sums": last.sums}
                 parts.keep(state | sums | {"best": best.vector}, _STAGE)
             progress(_STAGE, adam.done, self.steps)

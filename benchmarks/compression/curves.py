@@ -26,6 +26,7 @@ OWN = (
     "benchmarks/compression/points.py",
     "benchmarks/compression/subjects.py",
 )
+"""What a point rests on: if any of it changes, the point is measured again."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,21 @@ class Task:
         """Of its file, and for patterns."""
         return f"{self.subject.name} {self.curve} {self.at:g}"
 
+    @property
+    def recovered(self) -> bool:
+        """Whether it is trained after it was compressed."""
+        return self.curve in (RECOVERED, WHOLE_RECOVERED)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Its part of the sources, as `OWN`."""
+        return (*OWN, "allocator/recovery") if self.recovered else OWN
+
     def measure(self, workload: Workload, folder: Path, say: Say) -> Point | None:
         """None where no allocation is that small; ``folder`` keeps what other points of the curve can use."""
         if self.curve in (NEAREST, COMPENSATED):
             return uniform(self.subject, workload, int(self.at), self.curve)
-        training = self.subject.training if self.curve in (RECOVERED, WHOLE_RECOVERED) else None
+        training = self.subject.training if self.recovered else None
         return best(self.subject, workload, self.curve, self.at, folder, say, training)
 
 

@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def place(out: Path, task: Task) -> Path:
     """Of a point of the present version."""
-    version = hashlib.sha256(f"{digest(*OWN)}".encode()).hexdigest()[:12]
-    return out / "points" / version / f"{task.name.replace(',', '').replace(' ', '-')}.npz"
+    return _version(out, task.own) / f"{task.name.replace(',', '').replace(' ', '-')}.npz"
+
+
+def _version(out: Path, sources: Sequence[str]) -> Path:
+    """Where what rests on these sources lies."""
+    return out / "points" / hashlib.sha256(f"{digest(*sources)}".encode()).hexdigest()[:12]
 
 
 def _measure(wanted: Sequence[Task], out: Path) -> int:
@@ -61,7 +65,7 @@ def _measure(wanted: Sequence[Task], out: Path) -> int:
         try:
             if workload is None or subject is not task.subject:
                 subject, workload = task.subject, task.subject.load()
-            own = path.parent / f"{task.subject.name}-{task.curve.partition(',')[0]}"
+            own = _version(out, OWN) / f"{task.subject.name}-{task.curve.partition(',')[0]}"
             point = task.measure(workload, own, say)
         except AllocatorError as error:
             failed += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from allocator import load_compressed, recover
-from allocator.applier import apply_, compress, load_provenance
+from allocator import recover as distilled
+from allocator.applier import apply_, compress, load_provenance, units
 from allocator.errors import UsageError
 from allocator.recovery.checkpoints import recover_checkpoint
 from allocator.recovery.samples import parted
@@ -66,10 +68,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(workload: Wor
     assert first.after == again.after
 
 
+@pytest.mark.parametrize("lr", [5e-3, 0.5])  # at .5 it goes back more than once
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    workload: Workload, compressed: Compressed, tmp_path: Path
+    workload: Workload, compressed: Compressed, tmp_path: Path, lr: float
 ) -> None:
     packed = compressed(workload)
+    recover = partial(distilled, lr=lr)
     whole = recover(workload, packed, steps=40)
 
     def kill(stage: str, done: int, total: int) -> None:
@@ -198,3 +202,16 @@ def test_a_recovered_checkpoint_is_as_long_and_says_what_it_is(
     _, again = recover_checkpoint(workload, first.path, tmp_path / "again", steps=20, seed=2)
     files = [(folder / "model.safetensors").read_bytes() for folder in (info.path, again.path)]
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("lr", [0.1, 0.5])
+def test_a_network_that_is_nearly_exact_is_recovered_at_any_rate(texts: Workload, lr: float) -> None:
+    """Steps that are too long lead away from it; the training goes back and takes shorter ones."""
+    exact = {
+        unit.name: {"action": {"kind": "quantize", "bits": 6}, "modules": list(unit.modules)}
+        for unit in units(texts.model)
+    }
+    packed = apply_(copy.deepcopy(texts.model), exact, packed=True)
+    found = recover(texts, packed, steps=200, lr=lr)
+    assert found.after.value < 0.5 * found.before.value
+    assert found.steps == 200
