@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from allocator.workload import Workload
 
 RATIOS = (8.0, 11.0, 14.0, 18.0, 24.0)
+NO_TENSORS = tuple(name for name in KINDS if name != "tensors")
+"""For networks of matrices, and of convolutions that have a forward of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,7 @@ SUBJECTS: Mapping[str, Subject] = {
             way="curvature",
             ratios=(5.0, 6.5, 8.0),
             bits=(3, 4, 5, 6, 8),
+            kinds=NO_TENSORS,
         ),
         Subject(
             name="minilm",
@@ -110,14 +113,17 @@ SUBJECTS: Mapping[str, Subject] = {
             way="curvature",
             ratios=(5.0, 6.5, 8.0, 10.0),
             bits=(3, 4, 5, 6, 8),
+            kinds=NO_TENSORS,
         ),
         Subject(
             name="smollm2",
             metric="loss",
             load=partial(_plain, "smollm2"),
             way="curvature",
-            ratios=(5.0, 6.5, 8.0),
-            bits=(3, 4, 5, 6, 8),
+            ratios=(3.0, 3.2, 3.5),  # the embedding, a fifth of the numbers, stays in float32
+            bits=(2, 3, 4, 6),
+            kinds=("bits", "formats", "ranks", "blocks"),
+            fast=True,
         ),
     )
 }
