@@ -9,8 +9,8 @@ from torch import nn
 
 from allocator.actions import Keep, statistics_of
 from allocator.applier.approximate import Approximator
-from allocator.applier.kinds import kind_of, runs_in_parts_of
-from allocator.applier.modules import add_shift, install_packed, install_parts
+from allocator.applier.kinds import kind_of
+from allocator.applier.modules import add_shift, in_parts, install_packed, install_parts
 from allocator.applier.opening import Opening
 from allocator.applier.plan import HasActions, PlainSolution, Step, modules_of, plan
 from allocator.applier.statistics import Statistics, require
@@ -91,7 +91,7 @@ def _do(model: nn.Module, step: Step, packed: bool, statistics: Statistics | Non
     if packed:
         install_packed(modules, made.pack(action), action, layer)
         return
-    if runs_in_parts_of(action):
+    if in_parts(modules, action):
         parts = {name: part.to(weight.dtype) for name, part in made.parts(action).items()}
         install_parts(modules, parts, action, layer)
         return

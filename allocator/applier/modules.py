@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from allocator.actions import Action, Layer
 from allocator.applier import kernels
-from allocator.applier.kinds import FactoredKind, kind_of, runs_in_parts_of
+from allocator.applier.kinds import FactoredKind, kind_of
 from allocator.applier.kinds.own_forward import OwnForward, lent_to
 from allocator.applier.layers import KINDS
 from allocator.applier.made_classes import reduced
@@ -179,6 +179,14 @@ def _runs_as_torchs(kind: type[nn.Module]) -> bool:
     return all(getattr(kind, name, None) in known for name, known in _TORCHS.items())
 
 
+def in_parts(modules: Sequence[nn.Module], action: Action) -> bool:
+    """Whether layers that are not compressed yet will run part by part under an action."""
+    kind = kind_of(action)
+    if not isinstance(kind, FactoredKind):
+        return False
+    return not kind.whole_too or all(runs_in_parts(one) and not isinstance(one, nn.Embedding) for one in modules)
+
+
 def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action, layer: Layer) -> None:
     """Give tied modules one packed buffer in place of their weight.
 
@@ -190,7 +198,7 @@ def install_packed(modules: Sequence[nn.Module], buffer: Tensor, action: Action,
     """
     packed = nn.Parameter(buffer, requires_grad=False)
     mixin: type[Compressed] = _Packed
-    if runs_in_parts_of(action):
+    if in_parts(modules, action):
         mixin = _PackedInParts
     elif unpack_shift(buffer, action, layer, torch.float32) is not None:
         mixin = _Shifted

@@ -151,7 +151,7 @@ def require_doable(model: nn.Module, unit: Unit, action: Action) -> None:
                 f"module {name!r}: an embedding looks rows up, and its outputs have no bias to correct; use the action "
                 f"of this weight by itself: {action.action.to_json()}"
             )
-        if not isinstance(kind, FactoredKind) or runs_in_parts(module):
+        if not isinstance(kind, FactoredKind) or kind.whole_too or runs_in_parts(module):
             continue
         if not lets_through(module, kind.through(action)):
             raise ActionError(

@@ -31,7 +31,8 @@ class RowGains:
         zeros = torch.zeros(layer.rows, dtype=wide, device=buffer.device, requires_grad=True)
         self.log = zeros if scalable else None
         kind = kind_of(action)
-        self._factored = kind if isinstance(kind, FactoredKind) else None
+        runs = isinstance(packed.modules[0], InParts)
+        self._factored = kind if runs and isinstance(kind, FactoredKind) else None
         self._row_part = None if self._factored is None else self._factored.row_part(action)
         unpacked = _whole if self._factored is None else unpack_parts
         self._held = unpacked(buffer, action, layer, dtype)

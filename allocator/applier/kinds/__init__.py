@@ -19,7 +19,7 @@ from allocator.applier.kinds.tucker2 import Tucker2Kind
 from allocator.applier.kinds.unify import UnifyKind
 from allocator.errors import ActionError
 
-__all__ = ["KINDS", "FactoredKind", "Kind", "kind_of", "runs_in_parts_of"]
+__all__ = ["KINDS", "FactoredKind", "Kind", "kind_of"]
 
 KINDS: Mapping[str, Kind] = {
     "corrected": CorrectedKind(),
@@ -44,8 +44,3 @@ def kind_of(action: Action) -> Kind:
             f"action kind {action.kind!r} has no arithmetic in the applier; known: {', '.join(sorted(KINDS))}"
         )
     return found.of(action)
-
-
-def runs_in_parts_of(action: Action) -> bool:
-    """Whether the layer that an action is done to becomes several; ActionError as `kind_of`."""
-    return isinstance(kind_of(action), FactoredKind)

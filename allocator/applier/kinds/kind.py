@@ -72,9 +72,15 @@ class Kind(ABC):
 
 
 class FactoredKind(Kind):
-    """A kind whose weight stays a product of parts, which run as layers one after the other."""
+    """A kind whose weight stays a product of parts, which run as layers one after the other.
+
+    Attributes:
+        whole_too: embeddings, and layers with a forward of their own, run on the product, as on any weight; otherwise
+            it is only done to layers through which a part can run.
+    """
 
     slow = True
+    whole_too: ClassVar[bool] = False
 
     def planned(self, action: Any, layer: Layer) -> tuple[Part, ...]:
         """The parts as the action lays them out."""
@@ -91,6 +97,10 @@ class FactoredKind(Kind):
     def through(self, action: Any) -> Through:
         """What a forward of the layer class's own must let a kernel change, so that the layer can run part by part."""
         return "none"
+
+    def before(self, action: Any) -> int:
+        """Bytes that are stored before the parts."""
+        return 0
 
     @abstractmethod
     def factors(self, weight: Weight, action: Any) -> Sequence[Tensor]:
@@ -117,7 +127,7 @@ class FactoredKind(Kind):
         """The parts as they are stored, float32 [rows, columns] of each part's layer."""
         from allocator.applier.kinds import kind_of
 
-        found, at = [], 0
+        found, at = [], self.before(action)
         for part in self.planned(action, layer):
             length = part.action.stored_bytes(part.layer)
             found.append(kind_of(part.action).restore(buffer[at : at + length], part.action, part.layer))
@@ -136,7 +146,7 @@ class FactoredKind(Kind):
         if place is None:
             return None
         parts = self.planned(action, layer)
-        at = sum(part.action.stored_bytes(part.layer) for part in parts[:place])
+        at = self.before(action) + sum(part.action.stored_bytes(part.layer) for part in parts[:place])
         end = at + parts[place].action.stored_bytes(parts[place].layer)
         made = kind_of(parts[place].action).rescaled(buffer[at:end], parts[place].action, parts[place].layer, gain)
         return None if made is None else torch.cat([buffer[:at], made, buffer[end:]])

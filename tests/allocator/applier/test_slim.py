@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from allocator.actions import Keep, Kept, Layer, Quantize, Slim
-from allocator.applier import Approximator, LayerStatistics, approximate, pack, unpack
+from allocator.applier import Approximator, LayerStatistics, apply_, approximate, pack, units, unpack
 from allocator.errors import ActionError
 
 CONV = Layer("conv2d", (4, 3, 2, 2))
@@ -103,3 +108,46 @@ def test_one_kept_column_is_solved_for_once() -> None:
         made.approximate(Slim(columns=Kept(6, (1, 2)), values=Quantize(bits=bits), weighting="input"))
     assert made.worth_keeping
     assert len(made._weight.memory) == 1
+
+
+class Doubled(nn.Conv2d):
+    """With a forward of its own, which no smaller layer can stand in for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.weight.abs().mean()
+
+
+SOME, FEW = Kept(8, (0, 2, 3, 7)), Kept(6, (1, 4, 5))
+ROWS_ALONE, BOTH = {"rows": SOME}, {"rows": SOME, "columns": FEW}
+RUNS: dict[str, tuple[nn.Module, tuple[int, ...], dict[str, Kept], float]] = {
+    "linear": (nn.Linear(6, 8), (3, 2, 6), BOTH, 0.25),
+    "channels of two": (nn.Linear(12, 8, bias=False), (3, 12), BOTH, 0.25),
+    "columns": (nn.Conv2d(6, 8, 3, padding="same", padding_mode="circular"), (2, 6, 5, 5), {"columns": FEW}, 0.5),
+    "rows": (nn.Conv1d(6, 8, 3, stride=2, dilation=2), (2, 6, 9), ROWS_ALONE, 0.5),
+    "unbatched": (nn.Conv3d(6, 8, (1, 2, 2), padding=1), (6, 3, 4, 4), BOTH, 0.25),
+    "depthwise": (nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect", groups=8), (2, 8, 5, 5), ROWS_ALONE, 0.5),
+    "groups": (nn.Conv2d(4, 8, 3, groups=2), (2, 4, 5, 5), ROWS_ALONE, 1.0),
+    "a channel to several": (nn.Conv2d(4, 8, 3, groups=4), (2, 4, 5, 5), ROWS_ALONE, 1.0),
+    "a forward of its own": (Doubled(6, 8, 3), (2, 6, 5, 5), BOTH, 1.0),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("case", RUNS.values(), ids=RUNS)
+def test_it_runs_as_the_smaller_layer_that_remains(case: Any, packed: bool) -> None:
+    module, shape, kept, share = case
+    model = nn.Sequential(copy.deepcopy(module).double().eval())
+    (unit,) = units(model)
+    action = Slim(values=Quantize(bits=6), **kept)
+    by_hand = copy.deepcopy(model)
+    by_hand[0].weight.data.copy_(approximate(unit.weight, action, unit.layer))
+    small = apply_(copy.deepcopy(model), {"0": {"action": action.to_json(), "modules": ["0"]}}, packed=packed)
+    x = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(small(x), by_hand(x))
+    assert torch.equal(small[0].weight, by_hand[0].weight)
+    counts = []
+    for one in (small, by_hand):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            one(x)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == share * counts[1]
