@@ -44,7 +44,10 @@ def choose_solver(problem: Problem | None) -> tuple[str, str]:
         if parts <= SUBSPACE and (joined is None or len(joined) > DENSE * groups):
             return "cvxpy_subspace", "a limit on a loss in which nearly all groups interact: bounds and local search"
         if parts & COUPLINGS and _products(problem, joined) > MOST_PRODUCTS:
-            return "annealing", "couplings and more products of choices than an integer program is built for"
+            return "annealing", (
+                "couplings and more products of choices than an integer program is built for: search from the optimum "
+                "without interactions"
+            )
         return "ortools_cpsat", f"it takes {', '.join(sorted(parts))}"
     if parts <= ENGINE and "several_budgets" not in parts:
         return "exact", "one budget over sums: the engine proves the optimum at any size"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from allocator import registry
 from allocator.budgets import apply_budgets
 from allocator.choosing import choose_solver
-from allocator.errors import AllocatorError, SolverError, UnsupportedError, UsageError
+from allocator.errors import AllocatorError, SolverError, UnavailableError, UnsupportedError, UsageError
 from allocator.features import MEANING
 from allocator.formats.digest import Identity
 from allocator.problem import Problem
@@ -25,6 +25,12 @@ from allocator.reduce import Reduced, reduce
 from allocator.solution import Answer, Solution
 from allocator.statement import Number
 from allocator.verification import verify
+
+
+COUPLED_SEARCH = "annealing"
+"""What `auto` takes for couplings and dense interactions: its moves seldom change many coupled groups at once."""
+FIRST = 0.25
+"""Of a time limit: for the optimum without interactions, from which that search begins."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -115,7 +121,13 @@ def solve(
     callers: list[Exception] = []
     try:
         told = dataclasses.replace(limits, report=note, expand=reduced.expand)
-        answer = run_backend(backend, reduced.problem, told, _start(reduced, start))
+        begun = _start(reduced, start)
+        if begun is None and why is not None and backend.name == COUPLED_SEARCH:
+            began = time.monotonic()
+            begun = _without_interactions(reduced.problem, limits)
+            if limits.time is not None:
+                told = dataclasses.replace(told, time=max(limits.time - (time.monotonic() - began), limits.time / 2))
+        answer = run_backend(backend, reduced.problem, told, begun)
     except KeyboardInterrupt:
         raise Interrupted(finish(Answer(choice=seen[-1] if seen else None, limit="interrupt"))) from None
     except AllocatorError:
@@ -136,6 +148,17 @@ def run_backend(backend: Solver, problem: Problem, limits: Limits, start: NDArra
 
         return solve_isolated(backend, problem, limits, start)
     return backend.solve(problem, dataclasses.replace(limits, started=time.monotonic()), start)
+
+
+def _without_interactions(problem: Problem, limits: Limits) -> NDArray[np.int64] | None:
+    """The optimum of what is left without interactions; None where none is found."""
+    plain = problem.replace(interactions=())
+    few = None if limits.time is None else FIRST * limits.time
+    try:
+        backend = _make(choose_solver(plain)[0], {})
+        return run_backend(backend, plain, dataclasses.replace(limits, time=few, report=None)).choice
+    except UnavailableError:
+        return None
 
 
 def _load(problem: Problem | Mapping[str, Any] | str | Path) -> tuple[Problem, str | None]:

@@ -14,7 +14,7 @@ from allocator.choosing import choose_solver
 from allocator.features import ALL, MEANING
 from allocator.problem import Problem
 from allocator.reduce import reduce
-from allocator.statement import Basis, Budget, Cardinality, MaxDistinct, Pairs
+from allocator.statement import Basis, Budget, Cardinality, Implies, MaxDistinct, Pairs
 from allocator.testing.coupled_layers import coupled_layers
 from allocator.testing.random_problems import random_rows
 
@@ -217,3 +217,27 @@ def test_features_are_those_that_a_solver_must_understand(parts: dict[str, Any],
 def test_every_feature_has_a_meaning_in_words() -> None:
     assert set(MEANING) == ALL
     assert all(MEANING.values())
+
+
+def coupled(seed: int) -> Problem:
+    """60 groups of 6, the choices of each half of them tied to one another along a chain, and a dense interaction."""
+    rng = np.random.default_rng(seed)
+    scores, costs = np.sort(rng.random((60, 6)), axis=1), np.arange(6, 0, -1) * rng.integers(1, 9, (60, 1))
+    problem = Problem.from_arrays(scores, costs, budgets={"cost": int(0.55 * costs[:, 0].sum())})
+    tied = [Implies(6 * g + 5, 6 * g + 11) for g in range(30)] + [Implies(6 * g + 10, 6 * g + 4) for g in range(30)]
+    vectors = 0.05 * rng.normal(size=(360, 40)) * np.sqrt(scores.reshape(-1, 1))
+    return problem.replace(couplings=tuple(tied), interactions=(Basis("score", np.ones(40), vectors),))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_search_under_couplings_begins_where_interactions_are_left_out(seed: int) -> None:
+    problem = coupled(seed)
+    assert choose_solver(problem)[0] == "annealing"
+    plain = solve(problem.replace(interactions=()))
+    assert plain.status == "optimal"
+    begun = problem.evaluate(plain.allocation.choice)
+    found = solve(problem)
+    assert found.objective <= begun.objective
+    assert np.array_equal(found.allocation.choice, solve(problem).allocation.choice)
+    given = solve(problem, start=plain)
+    assert found.objective == pytest.approx(given.objective)
