@@ -28,6 +28,9 @@ HEAD = (
 JOINT_HEAD = ("times fewer", "best single kind", "its KL", "joint", "difference (95 %)", "joint is")
 
 
+TICKS = (2, 3, 4, 5, 6, 8, 11, 14, 18, 24)
+
+
 def write(tasks: Sequence[Task], place: Callable[[Task], Path], out: Path, docs: Path | None) -> None:
     """Tables on stdout and as markdown; plots beside them."""
     found = {task: Point.load(place(task)) for task in tasks if place(task).exists()}
@@ -109,17 +112,35 @@ def _duels(subject: Subject, own: Mapping[Task, Point]) -> list[tuple[str, ...]]
     return rows
 
 
+GREY, DARK = "0.65", "0.4"
+LOOKS: Mapping[str, tuple[str, str]] = {
+    NEAREST: (":s", GREY),
+    COMPENSATED: ("-s", GREY),
+    WHOLE: (":D", DARK),
+    WHOLE_RECOVERED: ("--D", DARK),
+    **{kind: ("-o", f"C{place}") for place, kind in enumerate(KINDS)},
+    JOINT: ("-o", "k"),
+    RECOVERED: ("--^", "k"),
+}
+"""Line and colour of each curve, the same for all networks."""
+
+
 def plot(subject: Subject, own: Mapping[Task, Point], path: Path) -> None:
     """KL against bytes, both on logarithmic axes, a line for each curve."""
     plt = pyplot()
     canvas, axes = plt.subplots(figsize=(8, 5.5))
-    styles = {JOINT: "k-o", RECOVERED: "k--^", NEAREST: ":s", COMPENSATED: "--s"}
-    for curve in (NEAREST, COMPENSATED, WHOLE, WHOLE_RECOVERED, *KINDS, JOINT, RECOVERED):
+    for curve, (line, colour) in LOOKS.items():
         points = sorted((p for task, p in own.items() if task.curve == curve), key=lambda point: point.bytes)
         if points:
             values = [point.judged.value("kl").value for point in points]
-            axes.plot([p.bytes for p in points], values, styles.get(curve, "-."), label=curve, markersize=4)
-    axes.set(xscale="log", yscale="log", xlabel="bytes of the file", ylabel="held-out KL from the float network, nat")
+            size = [point.times_fewer for point in points]
+            axes.plot(size, values, line, color=colour, label=curve, markersize=4)
+    axes.set(xscale="log", yscale="log", xlabel="times fewer bytes than the float network's parameters")
+    axes.set_ylabel("held-out KL from the float network, nat")
+    ticks = [tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick}×" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
     axes.set_title(f"{subject.name}: each kind alone, and all in one solve")
     axes.legend(fontsize="small")
     written(canvas, str(path))
