@@ -26,7 +26,6 @@ from allocator.solution import Answer, Solution
 from allocator.statement import Number
 from allocator.verification import verify
 
-
 COUPLED_SEARCH = "annealing"
 """What `auto` takes for couplings and dense interactions: its moves seldom change many coupled groups at once."""
 FIRST = 0.25
