@@ -10,17 +10,17 @@ import numpy as np
 from allocator.kinds import KINDS
 from allocator.problem import Problem
 
-KIND_OF: Mapping[str, str] = {
+MENU_OF: Mapping[str, str] = {
     str(choice["kind"]): name for name, menu in KINDS.items() for choice in menu if choice["kind"] != "corrected"
 }
-"""The kind of compression, by the kind of action."""
+"""The menu of `KINDS` in which a kind of action stands."""
 
 
-def kind_of(action: Mapping[str, Any]) -> str | None:
-    """The name in `KINDS` of what an action does; None where it is of none, as ``keep``."""
+def menu_of(action: Mapping[str, Any]) -> str | None:
+    """The name in `KINDS` of the menu that an action is of; None where it is of none, as ``keep``."""
     if action.get("kind") == "corrected":
-        return kind_of(action["action"])
-    return KIND_OF.get(str(action.get("kind")))
+        return menu_of(action["action"])
+    return MENU_OF.get(str(action.get("kind")))
 
 
 def apart(problem: Problem) -> Mapping[str, Problem]:
@@ -31,7 +31,7 @@ def apart(problem: Problem) -> Mapping[str, Problem]:
     """
     if problem.action_code is None:
         return {}
-    kinds = np.array([*map(kind_of, problem.action_table), None], object)  # −1, no action, is of no kind
+    kinds = np.array([*map(menu_of, problem.action_table), None], object)  # −1, no action, is of no kind
     each = kinds[problem.action_code]
     names = sorted({name for name in each[problem.free] if name is not None})
     if len(names) < 2:

@@ -102,11 +102,11 @@ def _plain(layer: nn.Module) -> bool:
     return "weight" in layer._parameters and isinstance(layer.weight, nn.Parameter)
 
 
-class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__ has no types
+class _Reads(TorchDispatchMode):
     """Counts the operations that read each tensor."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # nor has its __init__
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no types, and mypy's exclusion misses super()
         self.reads: Counter[int] = Counter()
         self._kept: list[Tensor] = []
 

@@ -122,10 +122,9 @@ def solve(
         told = dataclasses.replace(limits, report=note, expand=reduced.expand)
         begun = _start(reduced, start)
         if begun is None and why is not None and backend.name == COUPLED_SEARCH:
-            began = time.monotonic()
             begun = _without_interactions(reduced.problem, limits)
             if limits.time is not None:
-                told = dataclasses.replace(told, time=max(limits.time - (time.monotonic() - began), limits.time / 2))
+                told = dataclasses.replace(told, time=(1 - FIRST) * limits.time)
         answer = run_backend(backend, reduced.problem, told, begun)
     except KeyboardInterrupt:
         raise Interrupted(finish(Answer(choice=seen[-1] if seen else None, limit="interrupt"))) from None

@@ -163,7 +163,7 @@ def _free_samples(call: Call) -> Any:
     tensors = _with_samples(call)
     if not tensors or len(tensors[0]) < 2:  # torch takes lengths of 0 and 1 for constants
         return None
-    found = ShapesCollection()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    found = ShapesCollection()
     for tensor in tensors:
         found[tensor] = {0: Dim.AUTO}
     return found

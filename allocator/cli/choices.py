@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from allocator.space import Space
+
+_Number = TypeVar("_Number", int, float)
 
 Model: TypeAlias = Annotated[
     str, typer.Argument(help="Built-in name, or package.module:function returning a Workload.")
@@ -67,7 +70,7 @@ def _read_space(path: str) -> Space:
         raise UsageError(f"--space {path}: is not a JSON object: {error}") from None
 
 
-def numbers(text: str, kind: type, option: str) -> list:  # type: ignore[type-arg]  # int or float, as asked
+def numbers(text: str, kind: Callable[[str], _Number], option: str) -> list[_Number]:
     """The numbers of "1,2,3"; UsageError names the option."""
     from allocator.errors import UsageError
 

@@ -67,9 +67,9 @@ def _hooked(layer: nn.Module) -> bool:
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__ has no types
+class _Watch(TorchDispatchMode):
     def __init__(self, flow: Flow, layers: Sequence[nn.Module]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # nor has its __init__
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no types, and mypy's exclusion misses super()
         self._flow = flow
         self._weights: dict[int, list[nn.Module]] = {}
         for layer in layers:

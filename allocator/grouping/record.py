@@ -51,11 +51,11 @@ class Record:
     sums: set[tuple[nn.Module, nn.Module]] = field(default_factory=set)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__ has no types
+class _Watch(TorchDispatchMode):
     """Follows the outputs of layers through operations that leave channels in their places."""
 
     def __init__(self, record: Record) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # nor has its __init__
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no types, and mypy's exclusion misses super()
         self._record = record
         self._writers: dict[int, tuple[Tensor, frozenset[Writer]]] = {}  # the tensor itself, so that ids stay its own
 

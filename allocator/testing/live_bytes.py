@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as below: torch leaves it untyped
+class LiveBytes(TorchDispatchMode):
     """A context that counts the storages made within it; what was there before is not counted.
 
     Looked at after every operation, so the room that one takes for itself alone (a convolution's copy of its input in
@@ -22,7 +22,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as below
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # likewise
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no types, and mypy's exclusion misses super()
         self.peak = 0
         self._before: dict[int, StorageWeakRef] = {}  # the references keep an address from being used again
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -49,9 +49,9 @@ def _id(tensor: Tensor) -> int:
 
 
 def _weakly(tensor: Tensor) -> StorageWeakRef:
-    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 def _gone(storage: StorageWeakRef) -> bool:
-    found: bool = storage.expired()  # type: ignore[no-untyped-call]  # likewise
+    found: bool = storage.expired()
     return found

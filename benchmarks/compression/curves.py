@@ -26,7 +26,8 @@ OWN = (
     "benchmarks/compression/points.py",
     "benchmarks/compression/subjects.py",
 )
-"""What a point rests on: if any of it changes, the point is measured again."""
+"""If any of it changes, points are measured again. Solvers and the core are not among it: after a change to what they
+find, take another --out."""
 
 
 @dataclass(frozen=True)

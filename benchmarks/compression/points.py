@@ -24,7 +24,7 @@ from allocator import (
     save_compressed,
     solve,
 )
-from allocator.apart import apart, kind_of
+from allocator.apart import menu_of
 from allocator.kinds import EIGHT
 from allocator.methods.judging import Judged, compared
 from allocator.space import Space
@@ -131,7 +131,7 @@ def best(
     if subject.way == "refined":
         found = refine(workload, problem, budgets=budget, passes=PASSES, resume=folder / "refined").solution
     else:
-        found = _optimum(problem, budget)
+        found = solve(problem, budgets=budget, time_limit=MOST, seed=0)
     if found.allocation is None:
         return None
     return written(workload, found) if training is None else recovered(workload, found, training())
@@ -147,14 +147,6 @@ def recovered(workload: Workload, solution: Solution, training: list[Batch]) -> 
         network = load_compressed(copy.deepcopy(workload.model), name)
         judged, pairs = compared(workload, network), similarities(workload, network)
     return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution), pairs)
-
-
-def _optimum(problem: Problem, budget: Mapping[str, int]) -> Solution:
-    """Of the quadratic model, from the best that one kind alone comes to where there are several."""
-    alone = [solve(one, budgets=budget, time_limit=MOST, seed=0) for one in apart(problem).values()]
-    found = [one for one in alone if one.allocation is not None]
-    start = min(found, key=lambda one: float(one.objective or 0), default=None)
-    return solve(problem, budgets=budget, time_limit=MOST, seed=0, start=start)
 
 
 def least_bytes(problem: Problem) -> int:
@@ -193,7 +185,7 @@ def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path) -> 
     if kind == JOINT:
         return problem
     assert problem.action_code is not None, "profiled"
-    own = [kind_of(one) == kind or one.get("bits") == EIGHT["bits"] for one in problem.action_table]
+    own = [menu_of(one) == kind or one.get("bits") == EIGHT["bits"] for one in problem.action_table]
     return problem.replace(allowed=problem.free & np.array(own)[problem.action_code])
 
 

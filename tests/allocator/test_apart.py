@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from allocator.apart import KIND_OF, apart, kind_of
+from allocator.apart import MENU_OF, apart, menu_of
 from allocator.kinds import KINDS
 from allocator.pipeline import solve
 from allocator.problem import Problem
@@ -52,11 +52,11 @@ ROWS = [
 
 def test_every_kind_of_the_menus_has_a_name():
     for name, menu in KINDS.items():
-        assert {kind_of(choice) for choice in menu} == {name}
-    assert set(KIND_OF.values()) == set(KINDS)
-    assert kind_of({"kind": "corrected", "action": {"kind": "corrected", "action": RANK}}) == "ranks"
-    assert kind_of(KEEP) is None
-    assert kind_of({}) is None
+        assert {menu_of(choice) for choice in menu} == {name}
+    assert set(MENU_OF.values()) == set(KINDS)
+    assert menu_of({"kind": "corrected", "action": {"kind": "corrected", "action": RANK}}) == "ranks"
+    assert menu_of(KEEP) is None
+    assert menu_of({}) is None
 
 
 def test_each_kind_alone_is_worse_than_all_of_them_and_one_of_their_solutions():
