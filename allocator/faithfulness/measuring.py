@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from allocator.applier.statistics import Statistics, digest
 from allocator.errors import AllocatorError, UsageError
 from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.weights import Weights
@@ -55,10 +56,10 @@ class Losses:
         return ratio(torch.from_numpy(self.sums[one] - self.sums[other]), torch.from_numpy(self.counts))
 
 
-def kept_parts(workload: Workload, folder: Path | None) -> Parts:
-    """Where finished measurements of this network on its evaluation data are kept; nowhere for None."""
-    task = workload.task
-    what = (model_sha256(workload.model), workload.digests("evaluation"), repr(task), versions())
+def kept_parts(workload: Workload, folder: Path | None, statistics: Statistics) -> Parts:
+    """Where finished measurements on evaluation data are kept, of choices fitted to ``statistics``; None: nowhere."""
+    task, fitted = workload.task, digest(statistics)
+    what = (model_sha256(workload.model), workload.digests("evaluation"), repr(task), fitted, versions())
     return Parts(folder, hashlib.sha256(repr(what).encode()).hexdigest())
 
 

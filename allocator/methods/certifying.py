@@ -59,7 +59,7 @@ def certify(parted: Workload, problem: Problem, solution: Solution, predicted: f
     """Measure the whole allocation on ``parted.evaluation``, which the profile on ``parted.calibration`` has not seen.
 
     Args:
-        parted: calibration data cut in two, see `allocator.refining.splitting`.
+        parted: calibration data cut in two, see `allocator.splitting`.
         problem: the profile.
         solution: with an allocation; its actions are applied to a copy of the network.
         predicted: change of the task's loss that the profile expects.

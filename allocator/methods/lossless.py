@@ -35,7 +35,7 @@ class Lossless(Method):
 
     def data(self, workload: Workload) -> Workload:
         """Three quarters of the calibration data to profile, one to certify on."""
-        from allocator.refining.splitting import split
+        from allocator.splitting import split
 
         return split(workload)
 

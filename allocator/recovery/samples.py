@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from allocator.errors import UsageError
-from allocator.refining.splitting import split
+from allocator.splitting import split
 from allocator.tasks.batches import digests
 from allocator.tasks.protocol import Batch
 from allocator.workload import Workload

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from allocator.applier.statistics import Statistics
+from allocator.applier.statistics import Statistics, digest
 from allocator.logit_sum import LogitSum
 from allocator.problem import Problem
 from allocator.profiling import profile
@@ -42,7 +42,7 @@ def measured(
         workload: its calibration data are measured on.
         problem: its choices carry actions on modules of the network.
         selection: choices and number of samples.
-        statistics: of the layers, for the choices that need them; those that are applied in the end.
+        statistics: of the layers, on other data, for the choices that need them.
         folder: for finished parts and logit deltas.
         jobs: as in `profile`.
         progress: as in `profile`.
@@ -52,7 +52,7 @@ def measured(
         ActionError: an action that cannot be done to its layer.
     """
     space = menus_of(problem, workload.model, selection.rows)
-    deltas = folder / f"deltas-{_identity(workload, space, selection.samples)}"
+    deltas = folder / f"deltas-{_identity(workload, space, selection.samples, statistics)}"
     statistic = Kl(samples=selection.samples, deltas=str(deltas), interactions=True)
     found = profile(workload, space, statistic, progress, folder / "parts", jobs, statistics=statistics)
     place = _places(problem, space, found)
@@ -89,10 +89,11 @@ def _places(problem: Problem, space: Menus, found: Problem) -> IntArray:
     return place
 
 
-def _identity(workload: Workload, space: Menus, samples: int) -> str:
+def _identity(workload: Workload, space: Menus, samples: int, statistics: Statistics) -> str:
     """What the deltas depend on, so that a folder takes those of other choices or data beside them."""
     menus = [(unit, [(item.name, item.action.to_json()) for item in own]) for unit, own in space.menus.items()]
-    everything = (model_sha256(workload.model), workload.digests("calibration"), samples, menus)
+    data = workload.digests("calibration")
+    everything = (model_sha256(workload.model), data, samples, menus, digest(statistics))
     return hashlib.sha256(repr(everything).encode()).hexdigest()[:16]
 
 

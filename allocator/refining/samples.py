@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from allocator.refining.splitting import FEWEST, hang_together
+from allocator.splitting import FEWEST, hang_together
 from allocator.tasks.batches import count
 from allocator.workload import Workload
 

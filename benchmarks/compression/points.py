@@ -24,15 +24,16 @@ from allocator import (
     save_compressed,
     solve,
 )
+from allocator.actions import parse
 from allocator.apart import menu_of
-from allocator.kinds import EIGHT
+from allocator.kinds import EIGHT, without_inputs
 from allocator.methods.judging import Judged, compared
 from allocator.space import Space
 from allocator.statement import FloatArray
 from allocator.tasks.protocol import Batch
 from allocator.workload import Workload
 from benchmarks.compression.correlation import similarities
-from benchmarks.compression.menus import JOINT, Menu, menu, rounded, space_of
+from benchmarks.compression.menus import JOINT, RECOVERED, WHOLE, WHOLE_RECOVERED, Menu, menu, rounded, space_of
 from benchmarks.compression.subjects import Subject, parameters
 
 PASSES = 1e6
@@ -176,16 +177,17 @@ def _counts(solution: Solution) -> dict[str, int]:
 
 
 def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path) -> Problem:
-    """The problem of a kind's menu; on large networks all kinds are profiled at once, for every kind."""
+    """The problem of a kind's menu: that of all of them, profiled once, with the other kinds' choices forbidden."""
     torch.set_num_threads(1)
-    if subject.way == "refined":
+    if kind in (WHOLE, WHOLE_RECOVERED):
         return profile(workload, _space(subject, menu(kind)), "ggn", resume=folder / "profile")
     whole = folder.with_name(f"{subject.name}-{JOINT}")
     problem = profile(workload, _space(subject, menu(JOINT, fast=subject.fast)), "ggn", resume=whole / "profile")
-    if kind == JOINT:
+    if kind in (JOINT, RECOVERED):
         return problem
     assert problem.action_code is not None, "profiled"
-    own = [menu_of(one) == kind or one.get("bits") == EIGHT["bits"] for one in problem.action_table]
+    everywhere = [parse(one) for one in (EIGHT, without_inputs(EIGHT)) if one is not None]
+    own = [menu_of(one) == kind or parse(one) in everywhere for one in problem.action_table]
     return problem.replace(allowed=problem.free & np.array(own)[problem.action_code])
 
 

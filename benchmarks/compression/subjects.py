@@ -15,7 +15,7 @@ from benchmarks.compression.menus import KINDS
 if TYPE_CHECKING:
     from allocator.workload import Workload
 
-RATIOS = (8.0, 11.0, 14.0, 18.0, 24.0)
+RATIOS = (8.0, 11.0, 14.0, 18.0, 24.0, 32.0)
 NO_TENSORS = tuple(name for name in KINDS if name != "tensors")
 """For networks of matrices, and of convolutions that have a forward of their own."""
 
@@ -29,7 +29,7 @@ class Subject:
         metric: of the task, that is judged beside the divergence; better is up or down.
         load: the workload; norms are folded where there are any.
         way: ``refined``: `allocator.refine`, which measures every choice; ``curvature``: the optimum of the quadratic
-            model, for networks where a forward pass for every choice is too much.
+            model, for networks where a forward pass for every choice is too much, or data too few to validate.
         ratios: 4 · parameters over stored bytes, at which kinds are compared.
         bits: of the uniform roundings.
         whole: ratios at which factors alone, in float32, are tried too.
@@ -58,12 +58,12 @@ def _pictures() -> list[Batch]:
 
 
 def _fashion(name: str) -> Workload:
-    """The network with its norms folded; 1,024 of its training pictures to compress it by."""
+    """The network with its norms folded; 2,048 of its training pictures to compress it by."""
     from importlib import import_module
 
     from allocator.folding import folded
 
-    found: Workload = import_module(f"allocator.demos.{name.replace('-', '_')}").workload(1024)
+    found: Workload = import_module(f"allocator.demos.{name.replace('-', '_')}").workload(2048)
     return folded(found)
 
 
@@ -71,6 +71,13 @@ def _plain(name: str) -> Workload:
     from allocator.demos import demo_named
 
     return demo_named(name).workload()
+
+
+def _smollm2() -> Workload:
+    """Sixteen sequences to profile it: with four, two to fit choices to and two to score them are few."""
+    from allocator.demos import smollm2
+
+    return smollm2.workload(16)
 
 
 def _folded(name: str) -> Workload:
@@ -118,7 +125,7 @@ SUBJECTS: Mapping[str, Subject] = {
         Subject(
             name="smollm2",
             metric="loss",
-            load=partial(_plain, "smollm2"),
+            load=_smollm2,
             way="curvature",
             ratios=(3.0, 3.2, 3.5),  # the embedding, a fifth of the numbers, stays in float32
             bits=(2, 3, 4, 6),

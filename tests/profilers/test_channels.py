@@ -76,7 +76,7 @@ class Joined(nn.Module):
         return self.c(torch.cat([self.a(x), self.b(x)], 1))
 
 
-def workload(make: type[nn.Module]) -> Workload:
+def workload(make: type[nn.Module], rows: int = 12) -> Workload:
     torch.manual_seed(0)
     model = make()
     for module in model.modules():
@@ -85,7 +85,7 @@ def workload(make: type[nn.Module]) -> Workload:
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)
     shape = (2, 5, 5) if make is Cnn else (5,)
-    data = [[(torch.randn(n, *shape), torch.randint(3, (n,)))] for n in (12, 8)]
+    data = [[(torch.randn(n, *shape), torch.randint(3, (n,)))] for n in (rows, 8)]
     return Workload(model.eval(), *data)
 
 
@@ -272,7 +272,7 @@ def test_the_channels_that_stay_are_those_of_most_energy() -> None:
 def test_a_reader_that_takes_over_loses_less() -> None:
     scores = []
     for weighting in ("none", "input"):
-        problem = profile(workload(Mlp), space(EIGHT, share(0.5, weighting=weighting)), "kl")
+        problem = profile(workload(Mlp, 128), space(EIGHT, share(0.5, weighting=weighting)), "kl")
         (place,) = (c for c in problem.groups[1].choices if c.name.startswith("slim_c"))
         scores.append(place.score["kl"])
     assert scores[1] < 0.5 * scores[0]

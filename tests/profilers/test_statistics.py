@@ -17,6 +17,8 @@ from allocator.applier.statistics import LayerStatistics
 from allocator.applying import applied, layer_statistics
 from allocator.errors import ActionError
 from allocator.space import Rule, Space
+from allocator.splitting import halves
+from allocator.workload import Workload
 from profilers._statistics import statistics_for
 from profilers.ggn import Ggn
 from profilers.kl import Kl
@@ -127,8 +129,10 @@ def test_a_grouped_convolution_is_whitened_group_by_group(workload_of):
 
 
 @pytest.mark.parametrize("profiler", [Kl(), Ggn()])
-def test_a_profile_scores_what_is_applied(workload_of, profiler):
+def test_a_profile_scores_choices_on_the_half_that_they_are_not_fitted_to(workload_of, profiler):
     workload = workload_of("cnn")
+    fitting, scoring = halves(workload)
+    assert not set(fitting.digests()) & set(scoring.digests())
     menu = Space((Rule(modules="head", choices=(WHITE, FISHER, {"kind": "keep"})), Rule(choices="skip")))
     problem = profiler.profile(workload, menu)
     assert [choice.name for choice in problem.groups[0].choices] == [
@@ -142,15 +146,47 @@ def test_a_profile_scores_what_is_applied(workload_of, profiler):
     assert (values[:2] > 0).all()
     if score == "kl":
         for action, value in zip((WHITE, FISHER), values, strict=False):
-            other = applied(workload, {"head": {"action": action}})
+            other = applied(fitting, {"head": {"action": action}})
             mass, total = 0, 0.0
-            for batch in workload.calibration:
+            for batch in scoring.calibration:
                 with torch.no_grad():
                     before, after = (workload.task.logits(model, batch) for model in (workload.model, other))
                 p = torch.log_softmax(before.double(), -1)
                 total += float((p.exp() * (p - torch.log_softmax(after.double(), -1))).sum())
                 mass += len(before)
             assert value == pytest.approx(total / mass, rel=1e-4)
+
+
+def test_choices_that_are_fitted_to_nothing_are_scored_on_all_data(workload_of):
+    workload = workload_of("cnn")
+    plain = Space((Rule(modules="head", choices=({"kind": "quantize", "bits": 3},)), Rule(choices="skip")))
+    both = Space((Rule(modules="head", choices=({"kind": "quantize", "bits": 3}, WHITE)), Rule(choices="skip")))
+    whole, half = (Kl().profile(workload, space).scores["kl"][0] for space in (plain, both))
+    assert half == Kl().profile(halves(workload)[1], plain).scores["kl"][0]
+    assert whole != half
+
+
+def test_a_layer_as_wide_as_there_are_samples_fits_its_own_samples_alone():
+    """Compensated rounding makes nearly no error on the data that it is fitted to; the score is of other data."""
+    g = torch.Generator().manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(48, 4))
+    torch.nn.init.normal_(net[0].weight, generator=g)
+    data = [[(torch.randn(n, 48, generator=g), torch.zeros(n, dtype=torch.long))] for n in (48, 256)]
+    workload = Workload(net.eval(), *data)
+    space = Space((Rule(choices=({"kind": "quantize", "bits": 2, "method": "gptq"},)),))
+    solution = {"0": {"action": space.rules[0].choices[0]}}
+    score = float(Kl().profile(workload, space).scores["kl"][0])
+
+    def loss(half):
+        inputs = half.evaluation[0][0]
+        with torch.no_grad():
+            p, q = (torch.log_softmax(m(inputs).double(), -1) for m in (net, applied(fitting, solution)))
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    fitting = halves(workload)[0]
+    assert score == pytest.approx(loss(workload), rel=0.3)
+    seen = Workload(net, fitting.calibration, fitting.calibration, workload.task)
+    assert loss(seen) < 0.2 * score
 
 
 def test_what_is_packed_is_what_was_applied(workload_of, tmp_path):

@@ -1,6 +1,7 @@
 """What long work says of itself."""
 
 import io
+import warnings
 
 import pytest
 
@@ -98,3 +99,14 @@ def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch, clock):
         tick("kl", 4, 16)
     assert "kl resumed: 3 of 16 parts were there" in stream.getvalue()
     assert "4/16, about 8.0 min left" in stream.getvalue()
+
+
+def test_warnings_to_the_user_are_a_line_and_all_others_as_ever(capsys):
+    before = warnings.showwarning
+    with console.warnings_in_words():
+        warnings.simplefilter("always")
+        warnings.warn("put the data in no order", stacklevel=1)
+        with pytest.warns(DeprecationWarning, match="a library's own matter"):
+            warnings.warn("a library's own matter", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: put the data in no order\n"
+    assert warnings.showwarning is before

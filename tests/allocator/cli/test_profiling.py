@@ -131,3 +131,14 @@ def test_kinds_that_cannot_be_meant(run, folder, words, said):
 def test_what_is_said_of_kinds_needs_kinds(options):
     with pytest.raises(UsageError, match="--multiple and --fast are about the menus of --kinds"):
         choices_of("digits", None, "2,4", None, **options)
+
+
+def test_too_few_samples_to_fit_and_to_score_are_said_in_a_line(run, folder):
+    few = MODEL.replace("randn(4, 3), torch.zeros(4,", "randn(1, 3), torch.zeros(1,")
+    (folder / "few_model.py").write_text(few)
+    code, _, err = run("profile", "few_model:make", "--kinds", "bits", "--profiler", "weight_error", "--out", "p.json")
+    assert code == 0, err
+    (line,) = [line for line in err.splitlines() if "too few samples" in line]
+    assert line.startswith("warning: the calibration data of ")
+    assert "UserWarning" not in err
+    assert ".py" not in err

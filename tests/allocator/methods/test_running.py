@@ -18,8 +18,8 @@ from allocator.methods.method import Method, Spec
 from allocator.methods.running import method_named, run
 from allocator.methods.whole_network import MeasuredKl
 from allocator.profiling import profile
-from allocator.refining.splitting import split
 from allocator.space import Space
+from allocator.splitting import split
 from allocator.tasks.guard import untouched
 from allocator.tasks.measurement import measure
 from allocator.workload import Workload

@@ -11,7 +11,7 @@ from allocator.problem import Problem
 from allocator.profiling import profile
 from allocator.refining.measuring import measured
 from allocator.refining.selecting import Selection
-from allocator.refining.splitting import split
+from allocator.splitting import split
 from profilers.kl import Kl
 
 

@@ -9,13 +9,14 @@ import torch
 
 import allocator
 from allocator.applier.apply import apply_
+from allocator.applying import layer_statistics
 from allocator.errors import UsageError
 from allocator.formats.solutions import solution_to_json
 from allocator.profiling import profile
 from allocator.refining.candidates import uniform
 from allocator.refining.refinement import refine
-from allocator.refining.splitting import split
 from allocator.space import Space
+from allocator.splitting import halves, split
 from allocator.statement import Basis, Budget, Cardinality, SameChoice
 from allocator.tasks.measurement import measure
 from allocator.workload import Workload
@@ -317,3 +318,18 @@ def test_too_little_data_is_refused(workload_of, profiled, budget):
 
 def test_the_function_is_one_of_the_package():
     assert allocator.refine is refine
+
+
+def test_fitted_choices_are_measured_on_what_they_are_not_fitted_to(workload_of):
+    workload = workload_of(rows=(40, 24))
+    fitted = {"kind": "quantize", "bits": 2, "method": "gptq"}
+    menu = Space.of_menu((fitted, {"kind": "quantize", "bits": 3}, {"kind": "quantize", "bits": 8}), rules=())
+    problem = profile(workload, menu, "kl")
+    found = refine(workload, problem, budgets={"weight_bytes": _bytes(problem, "int8") - 20}, passes=1000)
+    searched = Workload(workload.model, split(workload).calibration, workload.evaluation, workload.task, workload.name)
+    fitting, scoring = halves(searched)
+    assert found.samples == len(scoring.digests()) == 24
+    again = profile(scoring, menu, "kl", statistics=layer_statistics(fitting, problem))
+    assert found.problem.scores["kl"] == pytest.approx(again.scores["kl"], rel=1e-6)
+    whole = profile(searched, menu, "kl", statistics=layer_statistics(searched, problem))
+    assert found.problem.scores["kl"] != pytest.approx(whole.scores["kl"], rel=1e-3)

@@ -4,7 +4,7 @@ import pytest
 
 from allocator.errors import UsageError
 from allocator.refining.samples import cuts
-from allocator.refining.splitting import hang_together, split
+from allocator.splitting import halves, hang_together, split
 from allocator.tasks.batches import count
 from allocator.workload import Workload
 
@@ -76,3 +76,18 @@ def test_cuts_give_enough_positions(workload_of):
     assert list(cuts(workload_of("embedding", rows=(5, 4, 30, 6)))) == [39, 45]
     assert list(cuts(workload_of("embedding", rows=(5, 4, 6)))) == [15]
     assert list(cuts(workload_of("embedding", rows=(40, 4, 6)))) == [44, 50]
+
+
+def test_halves_share_no_sample_and_keep_the_evaluation_data(workload_of):
+    workload = workload_of(rows=(24, 16))
+    first, second = halves(workload)
+    assert first.digests() + second.digests() == workload.digests()
+    assert (len(first.digests()), len(second.digests())) == (20, 20)
+    assert all(half.digests("evaluation") == workload.digests("evaluation") for half in (first, second))
+
+
+def test_too_few_samples_for_two_halves_do_both_with_a_warning(workload_of):
+    workload = workload_of(rows=(3,))
+    with pytest.warns(UserWarning, match="look better than they are. Give 4 samples or more"):
+        first, second = halves(workload)
+    assert first is second is workload

@@ -1,7 +1,8 @@
-"""Calibration data cut in two: what is searched on, and what chooses between the candidates of the search."""
+"""Calibration data cut in two: to search and to choose, or to fit choices and to score them."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 from allocator.errors import UsageError
@@ -45,6 +46,31 @@ def split(workload: Workload, share: int = SHARE) -> Workload:
             f"results on others: {FEWEST} different ones each are the least, and some dozens are better"
         )
     return Workload(workload.model, first, last, workload.task, workload.name)
+
+
+def halves(workload: Workload) -> tuple[Workload, Workload]:
+    """Two workloads whose calibration data are the first and the second half: fitted to the first, choices are scored
+    on the second.
+
+    A choice that is fitted to the inputs of its layer, such as compensated rounding, looks better on those inputs than
+    on others: by little with thousands of samples, several times with ten. Scored on them, the choice that is fitted
+    most closely is taken for the best. With too few samples for two halves all of them do both, and a warning says so.
+    """
+    try:
+        parted = split(workload, 2)
+    except UsageError:
+        warnings.warn(
+            f"the calibration data of {workload.name} have too few samples to fit choices to some and to score them on "
+            "others: choices that are fitted to data (gptq, weighted ranks, pruning with compensate) look better than "
+            f"they are. Give {2 * FEWEST} samples or more",
+            stacklevel=2,
+        )
+        return workload, workload
+
+    def half(batches: Sequence[Batch]) -> Workload:
+        return Workload(workload.model, batches, workload.evaluation, workload.task, workload.name)
+
+    return half(list(parted.calibration)), half(list(parted.evaluation))
 
 
 def hang_together(workload: Workload) -> bool:
