@@ -23,14 +23,13 @@ def layer_statistics(
 ) -> Statistics:
     """What the actions of a solution, or of all choices of a problem, need to know of the layers' inputs and outputs.
 
-    For `apply_` and `compress`. Measured on all calibration data of the workload; `profile` and `refine`, which score
-    choices, fit them to one part and score them on another. Empty, and nothing is run, where no action needs anything.
+    For `apply_` and `compress`. Measured on all calibration data of the workload. Empty, and nothing is run, where no
+    action needs anything.
 
     Raises:
         ActionError: see `allocator.applier.plan`.
         UsageError: a layer that no calibration data reaches.
     """
-    from allocator.applier.layers import units
     from allocator.tasks.guard import untouched
     from profilers._fast_path import opened
     from profilers._progress import silent
@@ -40,12 +39,29 @@ def layer_statistics(
     if not by_module:
         return {}
     with untouched(workload.model), opened(workload):
-        wanted: dict[str, frozenset[str]] = {}
-        for unit in units(workload.model):
-            found = [by_module[name] for name in (unit.name, *unit.modules) if name in by_module]
-            if found:
-                wanted[unit.name] = frozenset[str]().union(*found)
-        return statistics_for(workload, wanted, progress or silent)
+        return statistics_for(workload, _of_units(workload.model, by_module), progress or silent)
+
+
+def fitted(workload: Workload, problem: Problem, progress: Progress | None = None) -> tuple[Statistics, Workload]:
+    """What the choices of a problem are to be fitted to, and a workload whose calibration data are to score them.
+
+    As `profile` does it: `layer_statistics` and the workload itself where data may score what is fitted to them, and
+    where nothing is fitted; else those of the first half of the calibration data, and the second half.
+
+    Raises:
+        ActionError, UsageError: see `layer_statistics`.
+    """
+    from allocator.tasks.guard import untouched
+    from profilers import _statistics
+    from profilers._fast_path import opened
+    from profilers._progress import silent
+
+    by_module = _needs(problem)
+    if not by_module:
+        return {}, workload
+    with untouched(workload.model), opened(workload):
+        wanted = _statistics.of_units(workload.model, _of_units(workload.model, by_module))
+        return _statistics.fitted(workload, wanted, progress or silent)
 
 
 def applied(workload: Workload, solution: HasActions | PlainSolution, statistics: Statistics | None = None) -> Module:
@@ -62,9 +78,16 @@ def applied(workload: Workload, solution: HasActions | PlainSolution, statistics
     return apply_(copy.deepcopy(workload.model), solution, statistics=known)
 
 
-def statistics_needed(solution: HasActions | PlainSolution | Problem) -> bool:
-    """Whether any action is fitted to what `layer_statistics` measures."""
-    return bool(_needs(solution))
+def _of_units(model: Module, by_module: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """The same by name of the stored weight."""
+    from allocator.applier.layers import units
+
+    wanted: dict[str, frozenset[str]] = {}
+    for unit in units(model):
+        found = [by_module[name] for name in (unit.name, *unit.modules) if name in by_module]
+        if found:
+            wanted[unit.name] = frozenset[str]().union(*found)
+    return wanted
 
 
 def _needs(solution: HasActions | PlainSolution | Problem) -> dict[str, frozenset[str]]:

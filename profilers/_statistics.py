@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from allocator.applier.layers import kind_of, units
+from allocator.applier.optimism import optimism
 from allocator.applier.statistics import LayerStatistics, Statistics, needed
 from allocator.errors import UsageError
 from allocator.splitting import halves
@@ -24,13 +26,15 @@ from profilers._project import Call
 from profilers._watch import watched
 
 STAGE = "layer statistics"
+LIMIT = 1.5
+"""Optimism of a fit to half of the data up to which all of them may score what is fitted to all of them; that is then
+about half as far from 1."""
 
 
 def with_statistics(plan: Plan, given: Statistics | None, progress: Progress) -> Plan:
-    """The plan, every target of which knows what its menu's actions need, on the data that are left to score them.
+    """The plan, every target of which knows what its menu's actions need, on the data that are to score them.
 
-    ``given``: measured already, on other data than the plan's, by name of the weight; else they are measured here, on
-    the first half of the calibration data, and the plan goes on with the second.
+    ``given``: measured already, by name of the weight; else they are measured here, see `fitted`.
     """
     wanted = {target: needed(item.action for item in target.menu) for target in plan.targets}
     wanted = {target: names for target, names in wanted.items() if names}
@@ -38,21 +42,48 @@ def with_statistics(plan: Plan, given: Statistics | None, progress: Progress) ->
         return plan
     found = given
     if found is None:
-        fitting, scoring = halves(plan.workload)
-        found = measured(replace(plan, workload=fitting, memory={}), wanted, progress)
+        found, scoring = fitted(plan.workload, wanted, progress)
         plan = replace(plan, workload=scoring)
     return replace(plan, targets=tuple(replace(t, statistics=found.get(t.name)) for t in plan.targets))
 
 
-def statistics_for(workload: Workload, wanted: Mapping[str, frozenset[str]], progress: Progress) -> Statistics:
-    """The same of stored weights by name (`Unit.name`); to be called inside `untouched` and `opened`."""
-    model = workload.model
-    targets = {
+def fitted(
+    workload: Workload, wanted: Mapping[Target, frozenset[str]], progress: Progress
+) -> tuple[Statistics, Workload]:
+    """What choices are to be fitted to, and a workload whose calibration data are to score them.
+
+    All calibration data do both, so that the very errors that are scored are those that are applied, as long as they
+    can: if on no layer a choice that is fitted to one half of them looks better there than on the other by more than
+    `LIMIT` (`allocator.applier.optimism`). Else the first half is fitted to, and the second scores.
+    """
+    first, second = halves(workload)
+    if first is not second:
+        seen, unseen = (_of(half, wanted, progress) for half in (first, second))
+        if any(
+            optimism(target.unit.weight, target.layer, seen[target.name], unseen[target.name]) > LIMIT
+            for target, names in wanted.items()
+            if "input_moment" in names
+        ):
+            return seen, second
+    return _of(workload, wanted, progress), workload
+
+
+def of_units(model: Module, wanted: Mapping[str, frozenset[str]]) -> dict[Target, frozenset[str]]:
+    """What is wanted of stored weights by name (`Unit.name`), by target."""
+    return {
         Target(unit, tuple(map(model.get_submodule, unit.modules)), unit.layer, []): wanted[unit.name]
         for unit in units(model)
         if unit.name in wanted
     }
-    return measured(Plan(workload, tuple(targets), ()), targets, progress)
+
+
+def statistics_for(workload: Workload, wanted: Mapping[str, frozenset[str]], progress: Progress) -> Statistics:
+    """All calibration data's statistics of stored weights by name; to be called inside `untouched` and `opened`."""
+    return _of(workload, of_units(workload.model, wanted), progress)
+
+
+def _of(workload: Workload, wanted: Mapping[Target, frozenset[str]], progress: Progress) -> dict[str, LayerStatistics]:
+    return measured(Plan(workload, tuple(wanted), ()), wanted, progress)
 
 
 def measured(plan: Plan, wanted: Mapping[Target, frozenset[str]], progress: Progress) -> dict[str, LayerStatistics]:

@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from allocator import registry
-from allocator.applying import layer_statistics, statistics_needed
+from allocator.applying import fitted
 from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.weights import Weights
 from allocator.methods.choosing import Chosen, Setting
 from allocator.pipeline import solve
 from allocator.problem import Problem
-from allocator.splitting import halves
 from allocator.statement import IntArray
 from allocator.tasks.batches import count
 from allocator.tasks.guard import untouched
@@ -29,8 +28,8 @@ FEWEST = 2
 
 
 class MeasuredKl:
-    """Mean KL(float ‖ changed) of an allocation on the calibration data, or on the first rows of it; where choices are
-    fitted to data, on the half that they are not fitted to.
+    """Mean KL(float ‖ changed) of an allocation on the calibration data, or on the first rows of it; if choices look
+    better on data that they are fitted to, on the half that they are not fitted to.
 
     To be called inside `untouched`, in a network opened as the profile found it. Allocations are measured once, and the
     float network's logits are kept. Where the rows of a batch hang together (texts that are compared with each other),
@@ -40,10 +39,10 @@ class MeasuredKl:
     __qualname__ = "MeasuredKl"
 
     def __init__(self, workload: Workload, problem: Problem) -> None:
-        fitting, seen = halves(workload) if statistics_needed(problem) else (workload, workload)
+        known, seen = fitted(workload, problem)
         self._seen = Workload(seen.model, seen.evaluation, seen.calibration, seen.task, seen.name)
         self._indptr = problem.indptr
-        self._weights = Weights(workload.model, problem, layer_statistics(fitting, problem))
+        self._weights = Weights(workload.model, problem, known)
         self._held: dict[int, tuple[HeldOut, list[list[Recording]]]] = {}
         self._known: dict[tuple[bytes, int], float] = {}
         self._rows = sum(map(count, seen.calibration))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator.applier.statistics import Statistics
-from allocator.applying import layer_statistics, statistics_needed
+from allocator.applying import fitted, layer_statistics
 from allocator.budgets import apply_budgets
 from allocator.errors import SolverError, UsageError
 from allocator.faithfulness.held_out import HeldOut
@@ -31,7 +31,7 @@ from allocator.refining.candidates import Candidate, by_measurement, by_profile,
 from allocator.refining.samples import cuts
 from allocator.refining.selecting import Selection, select, untrusted_rows
 from allocator.solution import Answer, Solution
-from allocator.splitting import halves, split
+from allocator.splitting import split
 from allocator.statement import IntArray, Number
 from allocator.tasks.batches import count
 from allocator.tasks.guard import untouched
@@ -111,8 +111,9 @@ def refine(
        them. Every feasible uniform allocation is measured on the last quarter of the calibration data; the best of
        them stays.
     2. Single choices are measured on the other three quarters (KL and logit deltas): all of them if ``passes`` allow,
-       else on fewer samples, else those around these solutions, untrusted ones first. Where choices are fitted to data,
-       they are fitted to the first half of these three quarters and measured on the second.
+       else on fewer samples, else those around these solutions, untrusted ones first. Choices that would look much
+       better on data that they are fitted to are fitted to the first half of these three quarters and measured on the
+       second (`allocator.applying.fitted`).
     3. It is solved again by measured divergences: without measured interactions, with the same shares of them, and by
        a search that predicts KL(p ‖ softmax(z + Σ δ)) of whole allocations.
     4. Every distinct allocation is measured on the last quarter, and the one of least KL is returned: never a worse one
@@ -145,7 +146,10 @@ def refine(
     first, plain = by_profile(begun, seed), uniform(stated)
     if not first and not plain:
         raise UsageError("no allocation within the budgets was found: see what `allocator solve` says of the problem")
-    known, parted = _fitted(parted, stated, tick)
+    known, scoring = fitted(parted, stated, tick)
+    if known and scoring is parted:
+        known = layer_statistics(workload, stated, tick)  # as it is applied in the end
+    parted = Workload(parted.model, scoring.calibration, parted.evaluation, parted.task, parted.name)
     with nullcontext(str(resume)) if resume is not None else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plain = _best(parted, stated, plain, known, folder, tick)
@@ -224,14 +228,6 @@ def _stated(problem: Problem, winner: Candidate, passes: float, signed: bool, se
     if solution.allocation is None:
         raise SolverError(f"the core refuses the allocation of {winner.name}, which was feasible when it was found")
     return solution
-
-
-def _fitted(parted: Workload, problem: Problem, tick: Progress) -> tuple[Statistics, Workload]:
-    """What choices are fitted to, on the first half of the data that are searched on, and the rest; if any need it."""
-    if not statistics_needed(problem):
-        return {}, parted
-    fitting, scoring = halves(parted)
-    return layer_statistics(fitting, problem, tick), scoring
 
 
 def _selection(

@@ -128,7 +128,7 @@ SUBJECTS: Mapping[str, Subject] = {
             load=_smollm2,
             way="curvature",
             ratios=(3.0, 3.2, 3.5),  # the embedding, a fifth of the numbers, stays in float32
-            bits=(2, 3, 4, 6),
+            bits=(3, 4, 6),
             kinds=("bits", "formats", "ranks", "blocks"),
             fast=True,
         ),

@@ -299,7 +299,7 @@ def test_the_command_line_tells_what_may_go(
     section = PAGE[PAGE.index("## Channels") :]
     blocks = re.findall(r"^```json\n(.*?)^```", section, re.M | re.S)
     (tmp_path / "space.json").write_text(blocks[0], encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
+    code, _ = re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
     (tmp_path / "channels_example.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -14,10 +14,11 @@ import allocator.actions
 import allocator.errors
 from allocator.applier import apply_, approximate, units
 from allocator.applier.statistics import LayerStatistics
-from allocator.applying import applied, layer_statistics
+from allocator.applying import applied, fitted, layer_statistics
 from allocator.errors import ActionError
 from allocator.space import Rule, Space
 from allocator.splitting import halves
+from allocator.tasks.measurement import measure
 from allocator.workload import Workload
 from profilers._statistics import statistics_for
 from profilers.ggn import Ggn
@@ -166,16 +167,41 @@ def test_choices_that_are_fitted_to_nothing_are_scored_on_all_data(workload_of):
     assert whole != half
 
 
-def test_a_layer_as_wide_as_there_are_samples_fits_its_own_samples_alone():
-    """Compensated rounding makes nearly no error on the data that it is fitted to; the score is of other data."""
+def wide(positions):
+    """One layer of 48 inputs, with so many samples to profile it."""
     g = torch.Generator().manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(48, 4))
     torch.nn.init.normal_(net[0].weight, generator=g)
-    data = [[(torch.randn(n, 48, generator=g), torch.zeros(n, dtype=torch.long))] for n in (48, 256)]
-    workload = Workload(net.eval(), *data)
-    space = Space((Rule(choices=({"kind": "quantize", "bits": 2, "method": "gptq"},)),))
-    solution = {"0": {"action": space.rules[0].choices[0]}}
-    score = float(Kl().profile(workload, space).scores["kl"][0])
+    data = [[(torch.randn(n, 48, generator=g), torch.zeros(n, dtype=torch.long))] for n in (positions, 256)]
+    return Workload(net.eval(), *data)
+
+
+FITTED = Space((Rule(choices=({"kind": "quantize", "bits": 2, "method": "gptq"},)),))
+
+
+def test_with_many_samples_all_of_them_fit_and_score_what_is_applied():
+    workload = wide(4096)
+    problem = Kl().profile(workload, FITTED)
+    known, scoring = fitted(workload, problem)
+    assert scoring is workload
+    assert torch.equal(known["0"].input_moment, layer_statistics(workload, problem)["0"].input_moment)
+    other = applied(workload, {"0": {"action": FITTED.rules[0].choices[0]}})
+    judged = Workload(workload.model, workload.calibration, workload.calibration, workload.task)
+    got = measure(judged, other, workload.model)["kl"].value
+    assert problem.scores["kl"][0] == pytest.approx(got, rel=1e-4)
+
+
+def test_nothing_is_run_where_nothing_is_fitted():
+    workload = wide(48)
+    problem = Kl().profile(workload, Space((Rule(choices=({"kind": "quantize", "bits": 2},)),)))
+    assert fitted(workload, problem) == ({}, workload)
+
+
+def test_a_layer_as_wide_as_there_are_samples_fits_its_own_samples_alone():
+    """Compensated rounding makes nearly no error on the data that it is fitted to; the score is of other data."""
+    workload = wide(48)
+    net, solution = workload.model, {"0": {"action": FITTED.rules[0].choices[0]}}
+    score = float(Kl().profile(workload, FITTED).scores["kl"][0])
 
     def loss(half):
         inputs = half.evaluation[0][0]

@@ -9,7 +9,7 @@ import torch
 
 import allocator
 from allocator.applier.apply import apply_
-from allocator.applying import layer_statistics
+from allocator.applying import applied, layer_statistics
 from allocator.errors import UsageError
 from allocator.formats.solutions import solution_to_json
 from allocator.profiling import profile
@@ -333,3 +333,16 @@ def test_fitted_choices_are_measured_on_what_they_are_not_fitted_to(workload_of)
     assert found.problem.scores["kl"] == pytest.approx(again.scores["kl"], rel=1e-6)
     whole = profile(searched, menu, "kl", statistics=layer_statistics(searched, problem))
     assert found.problem.scores["kl"] != pytest.approx(whole.scores["kl"], rel=1e-3)
+
+
+def test_with_many_samples_what_is_measured_is_what_is_applied(workload_of):
+    workload = workload_of(rows=(400, 400))
+    fitted = {"kind": "quantize", "bits": 2, "method": "gptq"}
+    menu = Space.of_menu((fitted, {"kind": "quantize", "bits": 3}, {"kind": "quantize", "bits": 8}), rules=())
+    problem = profile(workload, menu, "ggn")
+    found = refine(workload, problem, budgets={"weight_bytes": _bytes(problem, "int8") - 60}, passes=1000)
+    assert found.samples == 600
+    assert any("gptq" in name for name in found.solution.choices.values())
+    judged = Workload(workload.model, workload.calibration, split(workload).evaluation, workload.task)
+    got = measure(judged, applied(workload, found.solution), workload.model)["kl"]
+    assert found.losses[0].value == pytest.approx(got.value, rel=1e-4)
