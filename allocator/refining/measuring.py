@@ -42,7 +42,7 @@ def measured(
         workload: its calibration data are measured on.
         problem: its choices carry actions on modules of the network.
         selection: choices and number of samples.
-        statistics: of the layers, on other data, for the choices that need them.
+        statistics: of the layers, for the choices that need them.
         folder: for finished parts and logit deltas.
         jobs: as in `profile`.
         progress: as in `profile`.

@@ -191,6 +191,31 @@ def test_with_many_samples_all_of_them_fit_and_score_what_is_applied():
     assert problem.scores["kl"][0] == pytest.approx(got, rel=1e-4)
 
 
+class Experts(torch.nn.Module):
+    """Two layers, of which the sign of the first input chooses one."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        first = x[:, 0] > 0
+        out = torch.empty(len(x), 3)
+        out[first], out[~first] = self.one(x[first]), self.other(x[~first])
+        return out
+
+
+def test_a_layer_that_one_half_does_not_reach_is_fitted_to_all_data():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 4, generator=g)
+    x[:, 0] = torch.linspace(-1, 1, 32)
+    data = [[(x, torch.zeros(32, dtype=torch.long))], [(x[::2] + 0.1, torch.zeros(16, dtype=torch.long))]]
+    workload = Workload(Experts().eval(), *data)
+    problem = Kl().profile(workload, FITTED)
+    assert (problem.scores["kl"] > 0).all()
+    assert fitted(workload, problem)[1] is workload
+
+
 def test_nothing_is_run_where_nothing_is_fitted():
     workload = wide(48)
     problem = Kl().profile(workload, Space((Rule(choices=({"kind": "quantize", "bits": 2},)),)))

@@ -27,7 +27,7 @@ def case(request):
 
 
 def dense(weight, mask):
-    """ŵ_S = H_SS⁻¹ (H w)_S of each row, with numpy's words for it."""
+    """ŵ_S = H_SS⁻¹ (H w)_S of each row, one after the other."""
     inner, found = metric(weight, ACTION), torch.zeros(mask.shape, dtype=torch.float64)
     for row, keep in enumerate(mask):
         h = inner[row // (len(mask) // len(inner))]

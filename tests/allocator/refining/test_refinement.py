@@ -320,26 +320,26 @@ def test_the_function_is_one_of_the_package():
     assert allocator.refine is refine
 
 
+FITTED = {"kind": "quantize", "bits": 2, "method": "gptq"}
+WITH_FITTED = Space.of_menu((FITTED, {"kind": "quantize", "bits": 3}, {"kind": "quantize", "bits": 8}))
+
+
 def test_fitted_choices_are_measured_on_what_they_are_not_fitted_to(workload_of):
     workload = workload_of(rows=(40, 24))
-    fitted = {"kind": "quantize", "bits": 2, "method": "gptq"}
-    menu = Space.of_menu((fitted, {"kind": "quantize", "bits": 3}, {"kind": "quantize", "bits": 8}), rules=())
-    problem = profile(workload, menu, "kl")
+    problem = profile(workload, WITH_FITTED, "kl")
     found = refine(workload, problem, budgets={"weight_bytes": _bytes(problem, "int8") - 20}, passes=1000)
     searched = Workload(workload.model, split(workload).calibration, workload.evaluation, workload.task, workload.name)
     fitting, scoring = halves(searched)
     assert found.samples == len(scoring.digests()) == 24
-    again = profile(scoring, menu, "kl", statistics=layer_statistics(fitting, problem))
+    again = profile(scoring, WITH_FITTED, "kl", statistics=layer_statistics(fitting, problem))
     assert found.problem.scores["kl"] == pytest.approx(again.scores["kl"], rel=1e-6)
-    whole = profile(searched, menu, "kl", statistics=layer_statistics(searched, problem))
+    whole = profile(searched, WITH_FITTED, "kl", statistics=layer_statistics(searched, problem))
     assert found.problem.scores["kl"] != pytest.approx(whole.scores["kl"], rel=1e-3)
 
 
 def test_with_many_samples_what_is_measured_is_what_is_applied(workload_of):
     workload = workload_of(rows=(400, 400))
-    fitted = {"kind": "quantize", "bits": 2, "method": "gptq"}
-    menu = Space.of_menu((fitted, {"kind": "quantize", "bits": 3}, {"kind": "quantize", "bits": 8}), rules=())
-    problem = profile(workload, menu, "ggn")
+    problem = profile(workload, WITH_FITTED, "ggn")
     found = refine(workload, problem, budgets={"weight_bytes": _bytes(problem, "int8") - 60}, passes=1000)
     assert found.samples == 600
     assert any("gptq" in name for name in found.solution.choices.values())
