@@ -38,6 +38,7 @@ class Target:
         layer: with its positions per sample.
         menu: the choices.
         statistics: of the layer, if a choice needs any.
+        forms: stored forms of slow choices that were made already, by their places (`profilers._forms`).
     """
 
     unit: Unit
@@ -45,6 +46,7 @@ class Target:
     layer: Layer
     menu: list[MenuItem]
     statistics: LayerStatistics | None = field(default=None, repr=False)
+    forms: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     _approximator: Approximator | None = field(default=None, repr=False)
 
     @property
@@ -85,10 +87,32 @@ class Target:
             if bool(delta.any()) or self.shift(place) is not None:
                 yield place, delta
 
+    def missing(self) -> list[int]:
+        """Places of the choices whose stored forms take long to make, and were not made yet."""
+        approximator = self._approximator or self._new_approximator()
+        slow = (place for place, item in enumerate(self.menu) if approximator.slow(item.action))
+        return [place for place in slow if place not in self.forms]
+
+    def form(self, places: Sequence[int]) -> dict[int, Tensor]:
+        """uint8, the stored forms of some choices; what was worked out on the way is not kept."""
+        approximator = self._new_approximator()
+        return {place: approximator.pack(self.menu[place].action) for place in places}
+
+    def take(self, forms: Mapping[int, Tensor]) -> None:
+        """Stored forms of choices, as `form` made them: those are not made again."""
+        self.forms = {**self.forms, **{place: form.to(self.unit.weight.device) for place, form in forms.items()}}
+        self._approximator = None
+
+    def _new_approximator(self) -> Approximator:
+        approximator = Approximator(self.unit.weight, self.layer, self.statistics)
+        for place, form in self.forms.items():
+            approximator.give(self.menu[place].action, form)
+        return approximator
+
     @contextmanager
     def _approximating(self) -> Iterator[Approximator]:
         """The weight under its choices; what was worked out about it on the way is kept for the next time."""
-        approximator = self._approximator or Approximator(self.unit.weight, self.layer, self.statistics)
+        approximator = self._approximator or self._new_approximator()
         yield approximator
         if approximator.worth_keeping:
             self._approximator = approximator

@@ -23,6 +23,7 @@ from profilers._backward import Diagonal
 from profilers._calibration import piece
 from profilers._columns import enough
 from profilers._cotangent import half_hessian
+from profilers._forms import make_forms
 from profilers._parts import batch_seed
 from profilers._passes import Cotangent, backward_passes, changes_of, pieces_of_samples
 from profilers._plan import Plan
@@ -97,6 +98,7 @@ class Sketch:
         if self.passes < 1:
             raise UsageError(f"{self.name} needs at least one sketch, and got sketches={self.passes}")
         keys = range(len(sample_batches(plan)))
+        make_forms(plan, progress)
         pieces = list(sharded(plan, self.name, self, keys, self.shard, progress))
         positions = torch.cat([piece["positions"] for piece in pieces])
         enough(self.name, len(positions))

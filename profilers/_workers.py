@@ -43,6 +43,10 @@ class Workers:
         self._token = new_token()
         self._content: NDArray[np.uint8] | None = None
 
+    def forget(self) -> None:
+        """The plan has changed: send it again."""
+        self._token, self._content = new_token(), None
+
     def run(
         self, plan: Plan, work: Callable[[Plan, Any], dict[str, Tensor]], keys: Sequence[tuple[int, Any]]
     ) -> Generator[tuple[int, dict[str, Tensor]]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from profilers._calibration import Key, piece
 from profilers._columns import enough, joined, means
 from profilers._findings import Findings
+from profilers._forms import make_forms
 from profilers._labels import true
 from profilers._passes import backward_passes, changes_of, pieces_of_samples, whole_menu
 from profilers._plan import Plan
@@ -53,6 +54,7 @@ class FirstOrder(Profiler):
             UsageError: one sample only; a network that gradients cannot follow (`captured`, `rows_are_samples`);
                 a loss that carries no gradient.
         """
+        make_forms(plan, progress)
         pieces = list(sharded(plan, self.name, self, pieces_of_samples(plan), self.slopes, progress))
         counts = torch.cat([found["positions"] for found in pieces])
         enough(self.name, len(counts))

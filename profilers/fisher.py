@@ -12,6 +12,7 @@ from allocator.errors import UsageError
 from profilers._calibration import Key, piece
 from profilers._columns import enough, joined, means
 from profilers._findings import Findings
+from profilers._forms import make_forms
 from profilers._labels import drawn, true
 from profilers._parts import batch_seed
 from profilers._passes import backward_passes, changes_of, pieces_of_samples, whole_menu
@@ -67,6 +68,7 @@ class Fisher(Profiler):
         """
         if self.labels < 1:
             raise UsageError(f"fisher needs at least one draw of labels, and got labels={self.labels}")
+        make_forms(plan, progress)
         pieces = list(sharded(plan, self.name, self, pieces_of_samples(plan), self.squares, progress))
         counts = torch.cat([found["positions"] for found in pieces])
         enough(self.name, len(counts))

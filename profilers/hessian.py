@@ -11,6 +11,7 @@ from torch import Tensor
 from allocator.tasks.measurement import Measured, ratio
 from profilers._backward import Changes
 from profilers._findings import Findings
+from profilers._forms import make_forms
 from profilers._hvp import build, check, differentiable
 from profilers._pieces import pieces
 from profilers._plan import Plan
@@ -50,6 +51,7 @@ class Hessian(Profiler):
         """The score ``hessian``."""
         batches = pieces(plan, self.name, self.samples, self.pieces)
         check(plan, batches[0], "hessian")
+        make_forms(plan, progress)
         found = list(sharded(plan, self.name, self, range(len(batches)), self.curvatures, progress))
         counts = torch.cat([piece["positions"] for piece in found])
         cells: list[list[Measured]] = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from profilers._findings import Findings
+from profilers._forms import make_forms
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
@@ -50,6 +51,7 @@ class HessianTrace(Profiler):
 
     def measure(self, plan: Plan, progress: Progress) -> Findings:
         """The score ``hessian_trace`` and the stat ``average_trace``."""
+        make_forms(plan, progress)
         traces = Traces(
             name=self.name, matrix="hessian", method=self.method, probes=self.probes, tolerance=self.tolerance,
             seed=self.seed, samples=self.samples, pieces=self.pieces,

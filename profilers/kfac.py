@@ -18,6 +18,7 @@ from profilers._capture import captured
 from profilers._cotangent import half_hessian
 from profilers._factors import Factors, Gathering, elements, grouped, quadratic
 from profilers._findings import Findings
+from profilers._forms import make_forms
 from profilers._parts import batch_seed
 from profilers._pieces import pieces
 from profilers._plan import Plan, Target
@@ -71,6 +72,7 @@ class Kfac(Profiler):
         rows_are_samples(plan)  # whether they are does not matter here; that the hooks see the whole gradient does
         values: list[list[float]] = []
         errors: list[list[float]] = []
+        make_forms(plan, progress)
         shares = list(self._shares(plan, count))
         for share, piece in zip(shares, sharded(plan, self.name, self, shares, self.scored, progress), strict=True):
             for place in share:

@@ -14,6 +14,7 @@ from allocator.errors import UsageError
 from allocator.tasks.measurement import ratio
 from profilers._backward import Changes
 from profilers._findings import Basis, Findings
+from profilers._forms import make_forms
 from profilers._hvp import Matrix, build, check, differentiable
 from profilers._lanczos import Pairs, largest
 from profilers._parts import batch_seed
@@ -79,6 +80,7 @@ class Lanczos(Profiler):
         if self.matrix not in ("hessian", "ggn"):
             raise UsageError(f"lanczos knows no matrix {self.matrix!r}: take hessian or ggn")
         check(plan, pieces(plan, self.name, self.samples, self.pieces)[0], self.matrix)
+        make_forms(plan, progress)
         pairs = self._pairs(plan, progress)
         products, residuals, positions = self._again(plan, pairs, progress)
         traces = self._traces(plan, progress) if self.probes else None

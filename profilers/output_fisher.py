@@ -14,6 +14,7 @@ from profilers._calibration import Key, piece
 from profilers._capture import captured
 from profilers._columns import enough, joined, means
 from profilers._findings import Findings
+from profilers._forms import make_forms
 from profilers._labels import true
 from profilers._passes import changes_of, pieces_of_samples
 from profilers._plan import Plan, Target
@@ -49,6 +50,7 @@ class OutputFisher(Profiler):
             UsageError: one sample only; a network that gradients cannot follow (`captured`, `rows_are_samples`);
                 a loss that carries no gradient.
         """
+        make_forms(plan, progress)
         pieces = list(sharded(plan, self.name, self, pieces_of_samples(plan), self.products, progress))
         counts = torch.cat([found["positions"] for found in pieces])
         enough(self.name, len(counts))

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from profilers._findings import Findings
+from profilers._forms import make_forms
 from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._run import Profiler
@@ -31,6 +32,7 @@ class WeightError(Profiler):
 
     def measure(self, plan: Plan, progress: Progress) -> Findings:
         """One score per scaling; exact, so without standard errors."""
+        make_forms(plan, progress)
         sums: list[list[float]] = []
         means: list[list[float]] = []
         shares: list[list[float]] = []

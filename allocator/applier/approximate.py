@@ -7,7 +7,7 @@ from torch import Tensor
 
 from allocator.actions import Action, Layer, unread_rows
 from allocator.applier.kinds import FactoredKind, Kind, kind_of
-from allocator.applier.kinds.kind import stored
+from allocator.applier.kinds.kind import memory_key, stored
 from allocator.applier.statistics import LayerStatistics
 from allocator.applier.weight import Weight
 from allocator.errors import ActionError
@@ -51,7 +51,7 @@ class Approximator:
         """See `allocator.applier.approximate`."""
         action.check(self.layer)
         kind = kind_of(action)
-        if kind.slow:
+        if kind.slow(action):
             matrix = kind.restore(stored(self._weight, action), action, self.layer)
         else:
             matrix = kind.approximate(self._weight, action)
@@ -77,6 +77,15 @@ class Approximator:
         if type(kind).shift is Kind.shift:
             return None  # without making the stored form for nothing
         return kind.shift(stored(self._weight, action), action, self.layer)
+
+    def slow(self, action: Action) -> bool:
+        """Whether the stored form takes so long to make that it is kept."""
+        return kind_of(action).slow(action)
+
+    def give(self, action: Action, buffer: Tensor) -> None:
+        """The stored form of a slow action, as `pack` made it elsewhere; it will not be made again."""
+        require_size(buffer, action, self.layer)
+        self._weight.memory[memory_key(action)] = buffer
 
     def pack(self, action: Action) -> Tensor:
         """uint8 [stored_bytes], see `allocator.applier.pack`."""

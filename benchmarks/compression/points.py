@@ -26,6 +26,7 @@ from allocator import (
 )
 from allocator.actions import parse
 from allocator.apart import menu_of
+from allocator.cli.console import progress
 from allocator.kinds import EIGHT, without_inputs
 from allocator.methods.judging import Judged, compared
 from allocator.space import Space
@@ -48,6 +49,7 @@ NEAREST, COMPENSATED = "uniform, nearest", "uniform, compensated"
 """All layers at one width: rounded to nearest, or as the menus do it."""
 
 Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +127,16 @@ def best(
     ``folder`` keeps what was measured, for the other ratios too. ``training``: what it is recovered on.
     """
     budget = {"weight_bytes": int(4 * parameters(workload) / ratio) - ROOM}
-    problem = _profiled(subject, workload, kind, folder)
+    with progress() as tell:
+        problem = _profiled(subject, workload, kind, folder, tell)
     say(f"{problem.group_count} layers, {int(problem.free.sum())} choices")
     if least_bytes(problem) > budget["weight_bytes"]:
         return None
     if subject.way == "refined":
-        found = refine(workload, problem, budgets=budget, passes=PASSES, resume=folder / "refined").solution
+        with progress() as tell:
+            found = refine(
+                workload, problem, budgets=budget, passes=PASSES, resume=folder / "refined", progress=tell
+            ).solution
     else:
         found = solve(problem, budgets=budget, time_limit=MOST, seed=0)
     if found.allocation is None:
@@ -176,13 +182,13 @@ def _counts(solution: Solution) -> dict[str, int]:
     return counts
 
 
-def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path) -> Problem:
+def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path, tell: Progress) -> Problem:
     """The problem of a kind's menu: that of all of them, profiled once, with the other kinds' choices forbidden."""
     torch.set_num_threads(1)
     if kind in (WHOLE, WHOLE_RECOVERED):
-        return profile(workload, _space(subject, menu(kind)), "ggn", resume=folder / "profile")
+        return profile(workload, _space(subject, menu(kind)), "ggn", tell, resume=folder / "profile")
     whole = folder.with_name(f"{subject.name}-{JOINT}")
-    problem = profile(workload, _space(subject, menu(JOINT, fast=subject.fast)), "ggn", resume=whole / "profile")
+    problem = profile(workload, _space(subject, menu(JOINT, fast=subject.fast)), "ggn", tell, resume=whole / "profile")
     if kind in (JOINT, RECOVERED):
         return problem
     assert problem.action_code is not None, "profiled"

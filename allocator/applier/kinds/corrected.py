@@ -23,7 +23,9 @@ _SEEN = 1e-6
 class CorrectedKind(Kind):
     """See `Corrected`; of an action whose weight is one matrix once it is unpacked."""
 
-    slow = True
+    def slow(self, action: Corrected) -> bool:
+        """Its numbers take a product with the second moment."""
+        return True
 
     def of(self, action: Corrected) -> Kind:
         """The kind below where the action inside is factored."""

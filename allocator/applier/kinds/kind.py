@@ -23,11 +23,9 @@ class Kind(ABC):
     the approximation behind every score, bit for bit. Both are deterministic and touch nothing else.
 
     Attributes:
-        slow: making the stored form takes so long that it is kept where the same choice is asked for again.
         needs: the module, if any, without which `store` cannot work; `restore` works without.
     """
 
-    slow: ClassVar[bool] = False
     needs: ClassVar[str] = ""
 
     def ready(self) -> None:
@@ -41,6 +39,10 @@ class Kind(ABC):
     def of(self, action: Any) -> Kind:
         """The kind that does just this action: itself, unless it depends on an action inside."""
         return self
+
+    def slow(self, action: Any) -> bool:
+        """Whether making the stored form takes so long that it is kept where the same choice is asked for again."""
+        return False
 
     @abstractmethod
     def store(self, weight: Weight, action: Any) -> Tensor:
@@ -79,8 +81,11 @@ class FactoredKind(Kind):
             it is only done to layers through which a part can run.
     """
 
-    slow = True
     whole_too: ClassVar[bool] = False
+
+    def slow(self, action: Any) -> bool:
+        """Most are found by a decomposition."""
+        return True
 
     def planned(self, action: Any, layer: Layer) -> tuple[Part, ...]:
         """The parts as the action lays them out."""
@@ -157,9 +162,14 @@ def stored(weight: Weight, action: Action) -> Tensor:
     from allocator.applier.kinds import kind_of
 
     kind = kind_of(action)
-    if not kind.slow:
+    if not kind.slow(action):
         return kind.store(weight, action)
-    return weight.remember(("stored", repr(action)), lambda: kind.store(weight, action))
+    return weight.remember(memory_key(action), lambda: kind.store(weight, action))
+
+
+def memory_key(action: Action) -> object:
+    """Under which a weight remembers its stored form."""
+    return "stored", repr(action)
 
 
 def as_bytes(numbers: Tensor) -> Tensor:

@@ -23,10 +23,12 @@ _CHUNK = 1 << 18
 class PruneKind(Kind):
     """See `Prune`."""
 
+    def slow(self, action: Prune) -> bool:
+        """Where what is kept is fitted again."""
+        return action.compensate
+
     def store(self, weight: Weight, action: Prune) -> Tensor:
         """The places of the kept weights, their signs if they lie apart, then their values."""
-        if action.compensate:  # takes long, and is asked for again
-            return weight.remember(("prune", repr(action)), lambda: _stored(weight, action))
         return _stored(weight, action)
 
     def restore(self, buffer: Tensor, action: Prune, layer: Layer) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from allocator.actions import Layer, Quantize
 from allocator.applier import kernels
-from allocator.applier.codes import Encoded, decode, decode_rows_, encode_into, scale_dtype
+from allocator.applier.codes import decode, decode_rows_, encode_into, scale_dtype
 from allocator.applier.compensated import encode_compensated
 from allocator.applier.gains import rows_times
 from allocator.applier.kinds.kind import Kind, as_bytes, as_numbers
@@ -22,13 +22,17 @@ _CHUNK = 1 << 18
 class QuantizeKind(Kind):
     """See `Quantize`; the arithmetic is in `allocator.applier.quantizer` and, for gptq, `compensated`."""
 
+    def slow(self, action: Quantize) -> bool:
+        """Where roundings make each other good."""
+        return action.method == "gptq"
+
     def store(self, weight: Weight, action: Quantize) -> Tensor:
         """The stream of codes, then the scales, then (asymmetric) the minima."""
         matrix = weight.matrix
         buffer = torch.empty(action.stored_bytes(weight.layer), dtype=torch.uint8, device=matrix.device)
         stream, *places = _parts(buffer, action, weight.layer)
         if action.method == "gptq":
-            encoded = _compensated(weight, action)
+            encoded = encode_compensated(weight, action)
             scales, minima = encoded.scales, encoded.minima
             stream.copy_(pack_bits(encoded.codes, action.bits))
         else:
@@ -80,12 +84,7 @@ class QuantizeKind(Kind):
     def approximate(self, weight: Weight, action: Quantize) -> Tensor:
         """Without the way through the stream of bits."""
         compensated = action.method == "gptq"
-        return decode(_compensated(weight, action) if compensated else encode(weight.matrix, action), action)
-
-
-def _compensated(weight: Weight, action: Quantize) -> Encoded:
-    """gptq takes long enough to be done once for each action on a weight."""
-    return weight.remember(("quantize", repr(action)), lambda: encode_compensated(weight, action))
+        return decode(encode_compensated(weight, action) if compensated else encode(weight.matrix, action), action)
 
 
 def _parts(buffer: Tensor, action: Quantize, layer: Layer) -> tuple[Tensor, ...]:

@@ -28,8 +28,11 @@ class SlimKind(FactoredKind):
     of several channels run on the whole weight with its zeros, as do embeddings and forwards of a class's own.
     """
 
-    slow = False
     whole_too = True
+
+    def slow(self, action: Slim) -> bool:
+        """What takes long is remembered for all actions that keep the same columns."""
+        return False
 
     def planned(self, action: Slim, layer: Layer) -> tuple[Part, ...]:
         """What remains."""
