@@ -17,6 +17,7 @@ from allocator.cli.contending import compare_methods_command
 from allocator.cli.converting import convert_command
 from allocator.cli.demonstrating import demo_command
 from allocator.cli.diagnosing import doctor_command
+from allocator.cli.differing import diff_command
 from allocator.cli.explaining import explain_command
 from allocator.cli.fronting import frontier_command
 from allocator.cli.judging import fidelity_command
@@ -60,6 +61,7 @@ app.command("methods")(methods_command)
 app.command("actions")(actions_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
+app.command("diff")(diff_command)
 app.command("doctor")(doctor_command)
 
 

@@ -24,9 +24,16 @@ def load_problem(path: str | Path) -> Problem:
         ProblemError: up to 100 faults, each with its JSON pointer.
         UsageError: the file is not there.
     """
-    data = read_bytes(path)
+    return parse_problem(read_bytes(path), None if str(path) == "-" else Path(path).parent)
+
+
+def parse_problem(data: bytes, folder: Path | None) -> Problem:
+    """What a problem.json holds; ``folder``: where the npz of the columns form lies, None if nowhere.
+
+    Raises:
+        ProblemError: as `load_problem`.
+    """
     file = decode(data, types.ProblemFile, "problem")
-    folder = None if str(path) == "-" else Path(path).parent
     if file.columns is not UNSET and file.groups is UNSET:
         problem = problem_from_columns(file, extra_keys(data), folder)
     else:
