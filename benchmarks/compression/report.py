@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,9 +27,8 @@ HEAD = (
     "choices",
 )
 JOINT_HEAD = ("times fewer", "best single kind", "its KL", "joint", "difference (95 %)", "joint is")
-
-
-TICKS = (2, 3, 4, 5, 6, 8, 11, 14, 18, 24)
+TICKS = (2, 3, 4, 5, 6, 8, 11, 14, 18, 24, 32)
+"""Of the axis of sizes."""
 
 
 def write(tasks: Sequence[Task], place: Callable[[Task], Path], out: Path, docs: Path | None) -> None:
@@ -40,7 +40,7 @@ def write(tasks: Sequence[Task], place: Callable[[Task], Path], out: Path, docs:
         if not own:
             continue
         rows = [_row(task, point) for task, point in own.items()]
-        head = [cell.format(metric=subject.metric) for cell in HEAD]
+        head = [cell.format(metric=_metric(subject)) for cell in HEAD]
         duel = _duels(subject, own)
         print(f"\n{subject.name}\n{plain(head, rows)}")
         if duel:
@@ -77,11 +77,20 @@ def _row(task: Task, point: Point) -> tuple[str, ...]:
         f"{point.bytes:,}".replace(",", " "),
         f"{point.times_fewer:.2f}",
         f"{kl.value:.4g} ± {kl.stderr:.2g}",
-        f"{value.value:.4f} ± {value.stderr:.2g}",
+        f"{value.value:.4f} ± {value.stderr:.2g}" + _perplexity(subject, value.value),
         f"{gap.value:+.4f} ± {gap.stderr:.2g}",
         "yes" if abs(gap.value) <= gap.stderr or _better(subject, gap.value) else "no",
         made,
     )
+
+
+def _metric(subject: Subject) -> str:
+    return "loss (perplexity)" if subject.metric == "loss" else subject.metric
+
+
+def _perplexity(subject: Subject, loss: float) -> str:
+    """e^loss, of a language model."""
+    return f" ({math.exp(loss):.2f})" if subject.metric == "loss" else ""
 
 
 def _better(subject: Subject, gap: float) -> bool:
