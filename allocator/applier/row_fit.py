@@ -1,7 +1,8 @@
 """The kept weights of each row that together do best what the whole row did.
 
 With H = E[x xᵀ] of the inputs x and S the columns that a row w keeps, (w − ŵ) H (w − ŵ)ᵀ is least for
-ŵ_S = H_SS⁻¹ (H w)_S, and grows by e H_SS eᵀ when e is added to that.
+ŵ_S = H_SS⁻¹ (H w)_S, and grows by e H_SS eᵀ when e is added to that. With G = H⁻¹ and R the columns that go it is also
+ŵ = w − G_:R G_RR⁻¹ w_R: a system as large as what goes (Hassibi and Stork 1993, for one weight at a time).
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from allocator.applier.weight import Weight
 DAMPING = 0.01
 """Added to the diagonal of H, as a share of its mean."""
 EXACT_COLUMNS = 600
-"""Up to so many columns each row is solved by a Cholesky factor of its own H_SS: rows · kept³ operations. In wider
-layers the fit is iterated, and all rows of a group are rounded by the factor of H itself."""
+"""Up to so many columns each row is solved, and rounded, by a Cholesky factor of its own H_SS: rows · kept³ operations.
+In wider layers it is solved by what goes where that is less, and all rows of a group are rounded by the factor of H."""
 ROUGH_COLUMNS = 64
-"""The same for fits of which some digits are enough: iterating is then faster from here on."""
-TOLERANCE = 1e-9
+"""From here to there, fits of which some digits are enough are iterated, which is faster."""
 ROUGH_TOLERANCE = 1e-4
 _STEPS = 500
-_REFINEMENTS = 8
-_NUMBERS = 1 << 23  # of the factors that are held together
+_LARGE = 64  # columns from which cutting a matrix out in two steps, one after the other, is faster
+_NUMBERS = 1 << 20  # of the factors that are held together
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def fit(weight: Weight, mask: Tensor, action: Prune) -> Tensor:
     Raises:
         ActionError: the second moment was not measured.
     """
-    inner, wanted = metric(weight, action), _wanted(weight, action)
-    if weight.layer.columns > EXACT_COLUMNS:
-        return _refined(wanted, mask.view_as(wanted), inner).flatten(0, 1)
-    return _exact(wanted.flatten(0, 1), mask, inner)
+    inner, wanted = metric(weight, action), _wanted(weight, action).flatten(0, 1)
+    if weight.layer.columns <= EXACT_COLUMNS:
+        return _by_kept(wanted, mask, inner)
+    return _by_fewer(weight.matrix.double(), wanted, mask, inner, _inverse(weight, action))
 
 
 def rough_fit(weight: Weight, mask: Tensor, action: Prune, near: Tensor) -> Tensor:
@@ -98,6 +98,12 @@ def rough_fit(weight: Weight, mask: Tensor, action: Prune, near: Tensor) -> Tens
     if weight.layer.columns <= ROUGH_COLUMNS:
         return fit(weight, mask, action)
     inner, wanted, unit = weight.remember(("prune", "rough"), lambda: _single(weight, action))
+    if weight.layer.columns > EXACT_COLUMNS:
+        inverse = weight.remember(("prune", "rough inverse"), lambda: _inverse(weight, action).to(torch.float32))
+        try:
+            return unit * _by_fewer(weight.matrix / unit, wanted.flatten(0, 1), mask, inner, inverse)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # not named in its stubs; too few digits here
+            return fit(weight, mask, action)
     real = mask.view_as(wanted)
     start = (near / unit).view_as(wanted) * real
     return unit * _iterated(wanted * real, real, inner, start, ROUGH_TOLERANCE).flatten(0, 1)
@@ -115,11 +121,35 @@ def _wanted(weight: Weight, action: Prune) -> Tensor:
     return weight.matrix.double().view(layer.groups, -1, layer.columns) @ metric(weight, action)
 
 
-def _exact(wanted: Tensor, mask: Tensor, inner: Tensor) -> Tensor:
+def _inverse(weight: Weight, action: Prune) -> Tensor:
+    """G [groups, columns, columns]."""
+    return weight.remember(
+        ("prune", "inverse"), lambda: torch.cholesky_inverse(torch.linalg.cholesky(metric(weight, action)))
+    )
+
+
+def _by_fewer(matrix: Tensor, wanted: Tensor, mask: Tensor, inner: Tensor, inverse: Tensor) -> Tensor:
+    """Each row by what it keeps or by what goes, whichever is less."""
+    most = (2 * mask.sum(1) > mask.shape[1]).unsqueeze(1)
+    found = _by_kept(wanted, mask & ~most, inner)
+    return torch.where(most, _by_pruned(matrix, ~mask & most, inverse), found)
+
+
+def _by_kept(wanted: Tensor, mask: Tensor, inner: Tensor) -> Tensor:
+    """H_SS⁻¹ (H w)_S of wanted = H w [rows, columns], in the places that are kept."""
     found = torch.zeros_like(wanted)
     for some in _apart(mask, inner):
         some.put(torch.cholesky_solve(some.of(wanted).unsqueeze(2), some.lower).squeeze(2), found)
     return found
+
+
+def _by_pruned(matrix: Tensor, pruned: Tensor, inverse: Tensor) -> Tensor:
+    """w − G_:R G_RR⁻¹ w_R [rows, columns], 0 in R."""
+    owed = torch.zeros_like(matrix)
+    for some in _apart(pruned, inverse):
+        some.put(torch.cholesky_solve(some.of(matrix).unsqueeze(2), some.lower).squeeze(2), owed)
+    made_good = (owed.view(len(inverse), -1, matrix.shape[1]) @ inverse).view_as(matrix)
+    return (matrix - made_good).masked_fill_(pruned, 0)
 
 
 def factored(weight: Weight, mask: Tensor, action: Prune) -> Iterator[Factored]:
@@ -150,10 +180,20 @@ def _apart(mask: Tensor, metric: Tensor) -> Iterator[Factored]:
         within = order[group[rows]]
         columns = within.gather(1, (~mask[rows].gather(1, within)).byte().argsort(dim=1, stable=True)[:, :most])
         real = mask[rows].gather(1, columns)
-        inner = metric[group[rows].view(-1, 1, 1), columns.unsqueeze(2), columns.unsqueeze(1)]
-        inner.masked_fill_(~(real.unsqueeze(2) & real.unsqueeze(1)), 0)
+        inner = _cut(metric, group[rows], columns)
+        least = int(counts[rows[-1]])  # the columns before are kept in all these rows
+        inner[:, least:].masked_fill_(~real[:, least:].unsqueeze(2), 0)
+        inner[:, :, least:].masked_fill_(~real[:, least:].unsqueeze(1), 0)
         inner.diagonal(dim1=1, dim2=2).masked_fill_(~real, 1)
         yield Factored(rows, columns, real, torch.linalg.cholesky(inner))
+
+
+def _cut(metric: Tensor, group: Tensor, columns: Tensor) -> Tensor:
+    """[R, m, m]: of each row its group's metric in its columns [R, m]."""
+    if columns.shape[1] < _LARGE:
+        return metric[group.view(-1, 1, 1), columns.unsqueeze(2), columns.unsqueeze(1)]
+    own = zip(group.tolist(), columns, strict=True)
+    return torch.stack([metric[g].index_select(0, some).index_select(1, some) for g, some in own])
 
 
 def _together(mask: Tensor, metric: Tensor) -> Iterator[Factored]:
@@ -163,22 +203,6 @@ def _together(mask: Tensor, metric: Tensor) -> Iterator[Factored]:
         rows = torch.arange(group * size, (group + 1) * size, device=mask.device)
         lower = torch.linalg.cholesky(metric[group][order.unsqueeze(1), order])
         yield Factored(rows, order.expand(size, -1), mask[rows][:, order], lower.unsqueeze(0))
-
-
-def _refined(wanted: Tensor, real: Tensor, metric: Tensor) -> Tensor:
-    """Solve H_SS x = wanted_S for each row to `TOLERANCE`: steps in float32 on what float64 says is still missing."""
-    single, diagonal = metric.to(torch.float32), metric.diagonal(dim1=1, dim2=2).unsqueeze(1)
-    found = torch.zeros_like(wanted)
-    size = (wanted * real).square().div_(diagonal).sum(2, keepdim=True)
-    for _ in range(_REFINEMENTS):
-        missing = (wanted - found @ metric).mul_(real)
-        left = missing.square().div_(diagonal).sum(2, keepdim=True)
-        if bool((left <= TOLERANCE**2 * size).all()):
-            break
-        unit = left.sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-        given = (missing / unit).to(torch.float32)
-        found += unit * _iterated(given, real, single, torch.zeros_like(given), ROUGH_TOLERANCE)
-    return found
 
 
 def _iterated(wanted: Tensor, real: Tensor, metric: Tensor, start: Tensor, tolerance: float) -> Tensor:

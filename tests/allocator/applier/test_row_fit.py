@@ -23,6 +23,7 @@ def case(request):
     mask = torch.rand(layer.rows, layer.columns, generator=g) < 0.4
     mask[1] = False
     mask[2] = True
+    mask[3] = torch.rand(layer.columns, generator=g) < 0.8
     return weight, mask
 
 
@@ -42,13 +43,38 @@ def test_the_fit_is_that_of_a_dense_solve(case, exact, monkeypatch):
     torch.testing.assert_close(fit(*case, ACTION), dense(*case), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("start", ["weights", "zero"])
-def test_the_rough_fit_has_some_of_its_digits_wherever_it_begins(case, start):
+def test_the_rough_fit_has_some_of_its_digits_wherever_it_begins(case, start, wide, monkeypatch):
+    if wide:
+        monkeypatch.setattr(row_fit, "EXACT_COLUMNS", 0)
+    monkeypatch.setattr(row_fit, "ROUGH_COLUMNS", 0)
     weight, mask = case
     near = weight.matrix if start == "weights" else torch.zeros_like(weight.matrix)
     found, wanted = rough_fit(weight, mask, ACTION, near).double(), dense(weight, mask)
     assert bool((found[~mask] == 0).all())
     assert float((found - wanted).norm() / wanted.norm()) < 1e-2
+
+
+def test_where_float32_has_too_few_digits_the_rough_fit_is_the_fit(case, monkeypatch):
+    monkeypatch.setattr(row_fit, "EXACT_COLUMNS", 0)
+    monkeypatch.setattr(row_fit, "ROUGH_COLUMNS", 0)
+    cholesky = torch.linalg.cholesky
+
+    def failing(matrix):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("not positive-definite")
+        return cholesky(matrix)
+
+    monkeypatch.setattr(torch.linalg, "cholesky", failing)
+    assert torch.equal(rough_fit(*case, ACTION, case[0].matrix), fit(*case, ACTION))
+
+
+@pytest.mark.parametrize("large", [1, 1000])
+def test_how_a_matrix_is_cut_out_does_not_show(case, large, monkeypatch):
+    before = fit(*case, ACTION)
+    monkeypatch.setattr(row_fit, "_LARGE", large)
+    assert torch.equal(fit(*case, ACTION), before)
 
 
 def test_the_metric_is_the_moment_in_a_unit_of_its_own(case):
