@@ -110,7 +110,8 @@ class Backward:
         if shifts is not None:
             self._add(target, by_feature_and_sample(call, cotangent, samples).unsqueeze(2) * shifts.T)
         once = self.calls[target] == 1
-        at_hand = self.diagonal == "some" and once and by_gradients_is_cheaper(call, cotangent, samples, changes)
+        some = self.diagonal == "some" and once
+        at_hand = some and by_gradients_is_cheaper(call, cotangent, samples, changes, target.offered)
         if self.diagonal != "all" and not at_hand:
             held, room = self.outputs.held, self.changes.cache_bytes
             self.outputs.project(call, cotangent, samples, changes, partial(self._add, target), room=room)

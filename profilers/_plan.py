@@ -38,6 +38,7 @@ class Target:
         layer: with its positions per sample.
         menu: the choices.
         statistics: of the layer, if a choice needs any.
+        others: choices of the layer that are not in this menu, because it is a stretch of a longer one.
         forms: stored forms of slow choices that were made already, by their places (`profilers._forms`).
     """
 
@@ -46,6 +47,7 @@ class Target:
     layer: Layer
     menu: list[MenuItem]
     statistics: LayerStatistics | None = field(default=None, repr=False)
+    others: int = 0
     forms: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     _approximator: Approximator | None = field(default=None, repr=False)
 
@@ -53,6 +55,11 @@ class Target:
     def name(self) -> str:
         """Group name: the first module's."""
         return self.unit.name
+
+    @property
+    def offered(self) -> int:
+        """Choices of the layer, in this menu or not."""
+        return len(self.menu) + self.others
 
     def approximation(self, place: int) -> Tensor:
         """The weight under choice ``place``, in the weight's own shape and dtype; a new tensor. Rows that nobody reads

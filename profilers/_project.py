@@ -77,12 +77,15 @@ def by_feature_and_sample(call: Call, cotangent: Tensor, samples: int) -> Tensor
     return moved.reshape(samples, -1, moved.shape[-1]).sum(1)
 
 
-def by_gradients_is_cheaper(call: Call, cotangent: Tensor, samples: int, changes: Tensor) -> bool:
+def by_gradients_is_cheaper(
+    call: Call, cotangent: Tensor, samples: int, changes: Tensor, count: int | None = None
+) -> bool:
     """Whether gradients by sample, then inner products, take fewer multiplications than a run of the layer per change.
 
-    Always where the layer may not be linear in its weight: there only gradients are right.
+    Always where the layer may not be linear in its weight: there only gradients are right. ``count``: of changes, where
+    these are some of more.
     """
-    weight, count = changes[0].numel(), len(changes)
+    weight, count = changes[0].numel(), count or len(changes)
     forward = multiplications(call, cotangent) / samples
     once = 2 * forward if isinstance(call.module, nn.Embedding) else forward
     return not call.stock or count * forward > once + count * weight

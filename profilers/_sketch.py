@@ -30,6 +30,7 @@ from profilers._plan import Plan
 from profilers._progress import Progress
 from profilers._score import Score
 from profilers._shards import Piece, sharded
+from profilers._stretches import Block, Stretch, blocks, part
 
 FEW = 64
 """Samples up to which estimates weight by weight, the narrowest, are worth their time."""
@@ -97,36 +98,63 @@ class Sketch:
         """
         if self.passes < 1:
             raise UsageError(f"{self.name} needs at least one sketch, and got sketches={self.passes}")
-        keys = range(len(sample_batches(plan)))
+        batches = range(len(sample_batches(plan)))
+        cut = self._blocks(plan)
+        keys = [(block, batch) for block in range(len(cut)) for batch in batches]
         make_forms(plan, progress)
-        pieces = list(sharded(plan, self.name, self, keys, self.shard, progress))
-        positions = torch.cat([piece["positions"] for piece in pieces])
+        found = dict(zip(keys, sharded(plan, self.name, self, keys, self.shard, progress), strict=True))
+        positions = torch.cat([found[0, batch]["positions"] for batch in batches])
         enough(self.name, len(positions))
-        ordinals = range(len(plan.targets))
+        columns = [_Columns([], [], [], [], []) for _ in plan.targets]
+        for block, stretches in enumerate(cut):
+            for one in stretches:
+                columns[one.place].add([found[block, batch] for batch in batches], one)
         return Sketched(
             plan,
-            places=[pieces[0][f"places/{t}"].tolist() for t in ordinals],
-            lengths=[pieces[0][f"lengths/{t}"].tolist() for t in ordinals],
-            projections=[torch.cat([piece[f"u/{t}"] for piece in pieces], 1) for t in ordinals],
-            rows=[torch.cat([piece[f"rows/{t}"] for piece in pieces]) for t in ordinals],
-            diagonal=[_everywhere([piece[f"diagonal/{t}"] for piece in pieces]) for t in ordinals],
+            places=[own.places for own in columns],
+            lengths=[own.lengths for own in columns],
+            projections=[torch.cat(own.projections, 2) for own in columns],
+            rows=[torch.cat(own.rows, 1) for own in columns],
+            diagonal=[_everywhere(own) for own in columns],
             positions=positions,
         )
 
-    def shard(self, plan: Plan, key: int) -> Piece:
-        """All passes of one batch."""
-        changes = changes_of(plan, self.cache_bytes)
+    def shard(self, plan: Plan, key: tuple[int, int]) -> Piece:
+        """All passes of one batch, for one block of choices."""
+        block, number = key
         few = sum(map(count, sample_batches(plan))) <= FEW
         diagonal: Diagonal = "all" if self.diagonal else "some" if few else "none"
-        batch, cotangent = sample_batches(plan)[key], self.cotangent(plan, key)
-        passes = list(backward_passes(plan, batch, self.passes, cotangent, changes, diagonal))
+        batch, cotangent = sample_batches(plan)[number], self.cotangent(plan, number)
+        own = self._part(plan, block)
+        changes = changes_of(own, self.cache_bytes)
+        passes = list(backward_passes(own, batch, self.passes, cotangent, changes, diagonal))
         found = {"positions": passes[0].positions}
-        for place, target in enumerate(plan.targets):
+        for one, target in zip(self._blocks(plan)[block], own.targets, strict=True):
+            place = one.place
             found[f"places/{place}"] = torch.tensor(changes.places(target), dtype=torch.int64)
             found[f"lengths/{place}"] = torch.tensor(changes.lengths(target), dtype=torch.float64)
             found[f"u/{place}"] = torch.stack([b.projection(target) for b in passes]).cpu()
             found[f"rows/{place}"] = torch.stack([b.rows(target) for b in passes]).mean(0).cpu()
             found[f"diagonal/{place}"] = torch.stack([b.energy(target) for b in passes]).mean(0).cpu()
+        return found
+
+    def _blocks(self, plan: Plan) -> list[Block]:
+        key = ("blocks", self)
+        if key not in plan.memory:
+            samples = [count(batch) for batch in sample_batches(plan)]
+            plan.memory[key] = blocks(plan, samples, self.passes, self.cache_bytes)
+        found: list[Block] = plan.memory[key]
+        return found
+
+    def _part(self, plan: Plan, block: int) -> Plan:
+        """The plan of one block; that of the one before is let go, with its changes."""
+        number, own = plan.memory.get(("block", self), (None, None))
+        if number != block:
+            plan.memory.pop(("block", self), None)
+            del own
+            own = part(plan, self._blocks(plan)[block])
+            plan.memory["block", self] = (block, own)
+        found: Plan = own
         return found
 
     def cotangent(self, plan: Plan, key: int) -> Cotangent:
@@ -136,9 +164,33 @@ class Sketch:
         return lambda logits, mask: half_hessian(logits, mask, generator)
 
 
-def _everywhere(parts: list[Tensor]) -> Tensor:
-    """The parts of all batches [N, C]; [N, 0] where some batch lacks it: gradients may pay for long sequences only."""
-    return torch.cat(parts) if all(part.shape[1] for part in parts) else torch.cat([part[:, :0] for part in parts])
+@dataclass(frozen=True)
+class _Columns:
+    """What was found of one target's choices, stretch after stretch."""
+
+    places: list[int]
+    lengths: list[float]
+    projections: list[Tensor]
+    rows: list[Tensor]
+    diagonal: list[Tensor]
+
+    def add(self, pieces: Sequence[Piece], stretch: Stretch) -> None:
+        """Those of one stretch, from the pieces of all batches."""
+        t = stretch.place
+        self.places.extend(stretch.start + place for place in pieces[0][f"places/{t}"].tolist())
+        self.lengths.extend(pieces[0][f"lengths/{t}"].tolist())
+        self.projections.append(torch.cat([piece[f"u/{t}"] for piece in pieces], 1))
+        self.rows.append(torch.cat([piece[f"rows/{t}"] for piece in pieces]))
+        own = [piece[f"diagonal/{t}"] for piece in pieces]
+        # A batch may lack it: gradients may pay for long sequences only.
+        lacking = any(part.shape[1] != self.rows[-1].shape[1] for part in own)
+        self.diagonal.append(torch.cat([part[:, :0] for part in own] if lacking else own))
+
+
+def _everywhere(columns: _Columns) -> Tensor:
+    """[N, C], or [N, 0] where some stretch lacks it."""
+    whole = all(part.shape == rows.shape for part, rows in zip(columns.diagonal, columns.rows, strict=True))
+    return torch.cat(columns.diagonal, 1) if whole else columns.diagonal[0][:, :0]
 
 
 def sample_batches(plan: Plan) -> list[Batch]:
