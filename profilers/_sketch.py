@@ -103,6 +103,7 @@ class Sketch:
         keys = [(block, batch) for block in range(len(cut)) for batch in batches]
         make_forms(plan, progress)
         found = dict(zip(keys, sharded(plan, self.name, self, keys, self.shard, progress), strict=True))
+        plan.memory.pop(("block", self), None)  # and with it the changes of the last block
         positions = torch.cat([found[0, batch]["positions"] for batch in batches])
         enough(self.name, len(positions))
         columns = [_Columns([], [], [], [], []) for _ in plan.targets]

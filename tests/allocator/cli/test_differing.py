@@ -9,7 +9,6 @@ EXAMPLE = Path(__file__).parents[2] / "golden/example.json"
 def test_two_solutions(run, tmp_path):
     problem = json.loads(EXAMPLE.read_text())
     assert run("solve", EXAMPLE, "--out", tmp_path / "a.json")[0] == 0
-    assert run("solve", EXAMPLE, "--solver", "uniform", "--out", tmp_path / "b.json")[0] in (0, 4)
     found = json.loads((tmp_path / "a.json").read_text())
     group = problem["groups"][0]["name"]
     found["choices"][group], before = "another", found["choices"][group]
