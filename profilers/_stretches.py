@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from profilers._plan import Plan, Target
 
 MADE = 200
-"""Multiplications in the time that it takes to make one number of a change from its stored form: an estimate, which need
-only tell word pairs, where the network runs in no time, from long texts, where it takes longer than all changes."""
+"""Multiplications in the time that it takes to make one number of a change from its stored form: an estimate. It need
+only tell word pairs, over which a network runs in no time, from long texts, where that takes longer than all changes."""
 PASSED = 2
 """Times the multiplications of a forward pass that a backward pass takes."""
 
