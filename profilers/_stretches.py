@@ -9,7 +9,7 @@ from profilers._plan import Plan, Target
 
 MADE = 200
 """Multiplications in the time that it takes to make one number of a change from its stored form: an estimate. It need
-only tell word pairs, over which a network runs in no time, from long texts, where that takes longer than all changes."""
+only tell word pairs, over which a network runs in no time, from long texts, where that takes longest."""
 PASSED = 2
 """Times the multiplications of a forward pass that a backward pass takes."""
 
