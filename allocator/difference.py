@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from allocator.errors import UsageError
-from allocator.formats.rows import problem_to_rows
+from allocator.formats.header import header_to_rows
+from allocator.formats.rows import group_to_row, interactions_to_rows
 from allocator.formats.types import SolutionFile
 from allocator.problem import Problem
+from allocator.statement import FloatArray, IntArray
 
 Row: TypeAlias = Mapping[str, Any]
 """Of a problem.json in the row form."""
@@ -149,57 +153,92 @@ def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tup
 
 def between_problems(first: Problem, second: Problem) -> ProblemDifference:
     """What differs; groups and choices are found by name, so that their order does not count."""
-    one, other = problem_to_rows(first), problem_to_rows(second)
-    groups = [{row["name"]: row for row in rows.pop("groups")} for rows in (one, other)]
-    choices = [_choices(rows) for rows in groups]
-    shared = [key for key in choices[0] if key in choices[1]]
-    numbers = [{key: dict(_numbers(rows[key])) for key in shared} for rows in choices]
-    columns = dict.fromkeys(name for side in numbers for found in side.values() for name in found)
-    moved = {name: _moved(name, *numbers) for name in columns}
+    rows = [_rows(one) for one in (first, second)]
+    shared = [key for key in rows[0] if key in rows[1]]
+    at = [np.fromiter((found[key] for key in shared), np.int64, len(shared)) for found in rows]
+    groups = [{name: group_to_row(one, g) for g, name in enumerate(one.group_names)} for one in (first, second)]
+    columns: dict[str, Moved] = {}
+    for part in NUMBERS:
+        for name in dict.fromkeys((*getattr(first, part), *getattr(second, part))):
+            moved = _moved(part, name, ((first, at[0]), (second, at[1])), shared)
+            if moved.differ:
+                columns[f"{NUMBERS[part]} {name}"] = moved
+    one, other = (header_to_rows(problem) | interactions_to_rows(problem) for problem in (first, second))
     words = [key for key in dict.fromkeys((*one, *other)) if one.get(key) != other.get(key)]
-    words += _differ(groups[0], groups[1], without="choices")
-    both = [{key: rows[key] for key in shared} for rows in choices]
-    words += _differ(both[0], both[1], without="cost score stderr remainder")
+    words += _differ(*groups)
+    words += [word for word in WORDS if (WORDS[word](first)[at[0]] != WORDS[word](second)[at[1]]).any()]
     return ProblemDifference(
         fields=words,
-        only=(_lone(*groups, *choices), _lone(*groups[::-1], *choices[::-1])),
-        columns={name: what for name, what in moved.items() if what.differ},
+        only=(_lone(groups, rows), _lone(groups[::-1], rows[::-1])),
+        columns=columns,
     )
 
 
-def _choices(groups: Mapping[str, Row]) -> dict[Key, Row]:
-    return {(group, choice["name"]): choice for group, row in groups.items() for choice in row["choices"]}
+def _rows(problem: Problem) -> dict[Key, int]:
+    """Row of every choice."""
+    groups = np.repeat(np.array(list(problem.group_names), object), problem.sizes)
+    choices = problem.choice_names.resolved(problem.places)
+    return {key: row for row, key in enumerate(zip(groups.tolist(), _texts(choices.table, choices.code), strict=True))}
 
 
-def _lone(
-    groups: Mapping[str, Row], others: Mapping[str, Row], own: Mapping[Key, Row], theirs: Mapping[Key, Row]
-) -> list[str]:
-    """Groups that the other problem lacks, and choices that it lacks of groups that it has."""
-    choices = [f"{group}: {choice}" for group, choice in own if group in others and (group, choice) not in theirs]
-    return [group for group in groups if group not in others] + choices
+def _texts(table: Sequence[str], code: NDArray[np.int32]) -> NDArray[np.object_]:
+    """The string of each code; None for −1."""
+    return np.array([*table, None], object)[code]
 
 
-def _differ(first: Mapping[Any, Row], second: Mapping[Any, Row], without: str) -> list[str]:
-    """Keys of the rows that both have, where any differs."""
+def _labels(problem: Problem) -> NDArray[np.object_]:
+    if problem.labels is None:
+        return np.full(problem.choice_count, None)
+    return _texts(problem.labels.table, problem.labels.code)
+
+
+def _actions(problem: Problem) -> NDArray[np.object_]:
+    if problem.action_code is None:
+        return np.full(problem.choice_count, None)
+    written = [msgspec.json.encode(one, order="sorted").decode() for one in problem.action_table]
+    return _texts(written, problem.action_code)
+
+
+def _allowed(problem: Problem) -> NDArray[np.bool_]:
+    return np.ones(problem.choice_count, bool) if problem.allowed is None else problem.allowed
+
+
+NUMBERS = {"scores": "score", "stderr": "stderr", "remainder": "remainder", "costs": "cost"}
+"""Columns of a problem, and what a row of the file calls one of their numbers."""
+WORDS: Mapping[str, Callable[[Problem], NDArray[Any]]] = {"label": _labels, "action": _actions, "allowed": _allowed}
+"""What a row of the file says of a choice besides."""
+
+
+def _lone(groups: Sequence[Mapping[str, Row]], rows: Sequence[Mapping[Key, int]]) -> list[str]:
+    """Groups of the first that the second lacks, and choices that it lacks of groups that it has."""
+    choices = [
+        f"{group}: {choice}" for group, choice in rows[0] if group in groups[1] and (group, choice) not in rows[1]
+    ]
+    return [group for group in groups[0] if group not in groups[1]] + choices
+
+
+def _differ(first: Mapping[str, Row], second: Mapping[str, Row]) -> list[str]:
+    """Keys of the groups that both have, where any differs."""
     pairs = [(row, second[key]) for key, row in first.items() if key in second]
     keys = dict.fromkeys(key for pair in pairs for row in pair for key in row)
-    left = (key for key in keys if key not in without.split())
-    return [key for key in left if any(one.get(key) != other.get(key) for one, other in pairs)]
+    return [key for key in keys if any(one.get(key) != other.get(key) for one, other in pairs)]
 
 
-def _numbers(choice: Row) -> Iterable[tuple[str, float]]:
-    for part in ("score", "stderr", "remainder", "cost"):
-        yield from ((f"{part} {name}", value) for name, value in choice.get(part, {}).items())
+def _moved(part: str, name: str, sides: Sequence[tuple[Problem, IntArray]], shared: Sequence[Key]) -> Moved:
+    """Of one column, at the rows of each side that both have; a column that is not there is 0."""
+    pair = [_column(part, name, *side) for side in sides]
+    differ = pair[0] != pair[1]
+    if not differ.any():
+        return Moved(0, len(shared))
+    apart = np.where(differ, np.abs(np.subtract(*pair, dtype=np.float64)), -1.0)
+    row = int(apart.argmax())
+    deviations = None
+    if part == "scores":
+        noise = math.hypot(*(_column("stderr", name, *side)[row] for side in sides))
+        deviations = float(apart[row]) / noise if noise > 0 else None
+    return Moved(int(differ.sum()), len(shared), *shared[row], (pair[0][row].item(), pair[1][row].item()), deviations)
 
 
-def _moved(name: str, first: Mapping[Key, Mapping[str, float]], second: Mapping[Key, Mapping[str, float]]) -> Moved:
-    """Of one column; a number that is not there is 0."""
-    apart = {key: abs(second[key].get(name, 0.0) - row.get(name, 0.0)) for key, row in first.items()}
-    differ = sum(value > 0 for value in apart.values())
-    if not differ:
-        return Moved(0, len(first))
-    key = max(apart, key=apart.__getitem__)
-    spread = "stderr " + name.removeprefix("score ")
-    noise = math.hypot(first[key].get(spread, 0.0), second[key].get(spread, 0.0)) if name != spread else 0.0
-    deviations = apart[key] / noise if noise > 0 else None
-    return Moved(differ, len(first), *key, (first[key].get(name, 0.0), second[key].get(name, 0.0)), deviations)
+def _column(part: str, name: str, problem: Problem, rows: IntArray) -> IntArray | FloatArray:
+    found: IntArray | FloatArray | None = getattr(problem, part).get(name)
+    return np.zeros(len(rows)) if found is None else found[rows]

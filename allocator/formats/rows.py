@@ -167,15 +167,21 @@ def _actions(choices: list[types.ChoiceRow]) -> tuple[NDArray[np.int32] | None, 
 def problem_to_rows(p: Problem) -> dict[str, Any]:
     """Plain data in the row form; reading it back gives the same problem."""
     out = header_to_rows(p)
-    interactions = [_interaction(p, part) for part in p.interactions]
     tail = {k: out.pop(k) for k in list(out) if k in ("provenance", "meta") or k.startswith("x-")}
-    out["groups"] = [_group(p, g) for g in range(p.group_count)]
-    if interactions:
-        out["interactions"] = interactions
-    return out | tail
+    out["groups"] = [
+        group_to_row(p, g) | {"choices": [_choice(p, r) for r in range(*p.indptr[g : g + 2].tolist())]}
+        for g in range(p.group_count)
+    ]
+    return out | interactions_to_rows(p) | tail
 
 
-def _group(p: Problem, g: int) -> dict[str, Any]:
+def interactions_to_rows(p: Problem) -> dict[str, Any]:
+    """What the file says of interactions; empty where there are none."""
+    return {"interactions": [_interaction(p, part) for part in p.interactions]} if p.interactions else {}
+
+
+def group_to_row(p: Problem, g: int) -> dict[str, Any]:
+    """One group, without its choices."""
     view = p.groups[g]
     row: dict[str, Any] = {"name": view.name}
     if p.modules is not None and (modules := p.modules.of(g)):
@@ -187,7 +193,6 @@ def _group(p: Problem, g: int) -> dict[str, Any]:
     stats = {name: float(column[g]) for name, column in p.stats.items() if not np.isnan(column[g])}
     if stats:
         row["stats"] = stats
-    row["choices"] = [_choice(p, r) for r in range(*p.indptr[g : g + 2].tolist())]
     return row
 
 

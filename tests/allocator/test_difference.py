@@ -111,6 +111,9 @@ def test_what_only_one_problem_has_is_named(rows):
         ("tags", lambda p: p["groups"][0].update(tags=["odd one"])),
         ("action", lambda p: p["groups"][0]["choices"][0].update(action={"kind": "keep", "dtype": "float16"})),
         ("allowed", lambda p: p["groups"][0]["choices"][-1].update(allowed=False)),
+        ("label", lambda p: p["groups"][0]["choices"][-1].update(label="another")),
+        ("weights", lambda p: p["groups"][0].update(weights=12345)),
+        ("interactions", lambda p: p["interactions"].clear()),
     ],
 )
 def test_parts_of_the_statement_are_named(rows, key, change):
