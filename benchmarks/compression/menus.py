@@ -8,7 +8,9 @@ from allocator import kinds
 from allocator.kinds import JOINT, Choice, Menu, rounded
 from allocator.space import Rule, Space
 
-__all__ = ["JOINT", "KINDS", "RECOVERED", "WHOLE", "WHOLE_RECOVERED", "Menu", "menu", "rounded", "space_of"]
+__all__ = [
+    "EMBEDDING", "JOINT", "KINDS", "RECOVERED", "WHOLE", "WHOLE_RECOVERED", "Menu", "menu", "rounded", "space_of",
+]  # fmt: skip
 
 KINDS: Mapping[str, Menu] = {name: menu for name, menu in kinds.KINDS.items() if name != "channels"}
 """Those that are compared: all that can be chosen layer by layer."""
@@ -17,6 +19,13 @@ RECOVERED = "joint, recovered"
 WHOLE = "ranks in float32"
 """Fewer parameters, each as wide as before: nothing but factors, and what corrects them."""
 WHOLE_RECOVERED = "ranks in float32, recovered"
+
+EMBEDDING: Menu = (
+    *({"kind": "quantize", "bits": bits, "scheme": "symmetric", "method": "mse"} for bits in (8, 7, 6)),
+    *(rounded(bits) for bits in (6, 5, 4)),
+)
+"""Of an embedding that is the head as well: integers, compensated for the head's inputs at 6 bits and fewer. The first
+is the 8 bits that come with every menu, as a table has them."""
 
 
 def menu(kind: str, fast: bool = False) -> Menu:
@@ -32,6 +41,7 @@ def menu(kind: str, fast: bool = False) -> Menu:
     return kinds.menu(JOINT if kind == RECOVERED else kind, fast=fast)
 
 
-def space_of(rules: Sequence[Rule], choices: Menu) -> Space:
-    """A menu for all layers but those that some rules leave out."""
-    return Space.of_menu(choices, rules=rules)
+def space_of(rules: Sequence[Rule], choices: Menu, apart: Mapping[str, Menu]) -> Space:
+    """A menu for all layers but those that some rules leave out, and those with a menu of their own."""
+    own = (Rule(modules=pattern, choices=menu) for pattern, menu in apart.items())
+    return Space((*own, *Space.of_menu(choices, rules=rules).rules))

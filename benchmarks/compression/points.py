@@ -109,7 +109,8 @@ def _under(parts: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray
 def uniform(subject: Subject, workload: Workload, bits: int, way: str) -> Point:
     """All layers rounded alike."""
     choice = {"kind": "quantize", "bits": bits} if way == NEAREST else rounded(bits)
-    problem = profile(workload, _space(subject, (choice,)), "weight_error")
+    alike = {layers: own[:1] for layers, own in subject.apart.items()}
+    problem = profile(workload, _space(subject, (choice,), alike), "weight_error")
     return written(workload, solve(problem, "uniform"))
 
 
@@ -186,9 +187,10 @@ def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path, tel
     """The problem of a kind's menu: that of all of them, profiled once, with the other kinds' choices forbidden."""
     torch.set_num_threads(1)
     if kind in (WHOLE, WHOLE_RECOVERED):
-        return profile(workload, _space(subject, menu(kind)), "ggn", tell, resume=folder / "profile")
+        return profile(workload, _space(subject, menu(kind), subject.apart), "ggn", tell, resume=folder / "profile")
     whole = folder.with_name(f"{subject.name}-{JOINT}")
-    problem = profile(workload, _space(subject, menu(JOINT, fast=subject.fast)), "ggn", tell, resume=whole / "profile")
+    space = _space(subject, menu(JOINT, fast=subject.fast), subject.apart)
+    problem = profile(workload, space, "ggn", tell, resume=whole / "profile")
     if kind in (JOINT, RECOVERED):
         return problem
     assert problem.action_code is not None, "profiled"
@@ -197,7 +199,7 @@ def _profiled(subject: Subject, workload: Workload, kind: str, folder: Path, tel
     return problem.replace(allowed=problem.free & np.array(own)[problem.action_code])
 
 
-def _space(subject: Subject, choices: Menu) -> Space:
+def _space(subject: Subject, choices: Menu, apart: Mapping[str, Menu]) -> Space:
     from allocator.demos import demo_named
 
-    return space_of(demo_named(subject.name).space().rules, choices)
+    return space_of(demo_named(subject.name).space().rules, choices, apart)

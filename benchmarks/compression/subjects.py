@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from allocator.tasks.protocol import Batch
-from benchmarks.compression.menus import KINDS
+from benchmarks.compression.menus import EMBEDDING, KINDS, Menu
 
 if TYPE_CHECKING:
     from allocator.workload import Workload
@@ -36,6 +36,8 @@ class Subject:
         training: data on which recovery trains; none without.
         kinds: that are compared one by one.
         fast: without choices that take long on large layers.
+        apart: layers, by a pattern of their names, that have a menu of their own; its first choice where all other
+            layers are rounded alike.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Subject:
     training: Callable[[], list[Batch]] | None = None
     kinds: tuple[str, ...] = tuple(KINDS)
     fast: bool = False
+    apart: Mapping[str, Menu] = field(default_factory=dict, hash=False)
 
 
 def _pictures() -> list[Batch]:
@@ -127,10 +130,11 @@ SUBJECTS: Mapping[str, Subject] = {
             metric="loss",
             load=_smollm2,
             way="curvature",
-            ratios=(3.0, 3.2, 3.5),  # the embedding, a fifth of the numbers, stays in float32
+            ratios=(5.0, 6.5, 8.0),
             bits=(3, 4, 6),
             kinds=("bits", "formats", "ranks", "blocks"),
             fast=True,
+            apart={r"re:.*embed_tokens": EMBEDDING},
         ),
     )
 }
