@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from allocator.applier.plan import HasActions, PlainSolution
     from allocator.applier.statistics import Statistics
     from allocator.workload import Workload
-
-Progress = Callable[[str, int, int], None]
 
 
 def layer_statistics(
@@ -32,7 +31,6 @@ def layer_statistics(
     """
     from allocator.tasks.guard import untouched
     from profilers._fast_path import opened
-    from profilers._progress import silent
     from profilers._statistics import statistics_for
 
     by_module = _needs(solution)
@@ -54,7 +52,6 @@ def fitted(workload: Workload, problem: Problem, progress: Progress | None = Non
     from allocator.tasks.guard import untouched
     from profilers import _statistics
     from profilers._fast_path import opened
-    from profilers._progress import silent
 
     by_module = _needs(problem)
     if not by_module:

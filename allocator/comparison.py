@@ -15,13 +15,12 @@ from allocator.comparison_runs import Cell, RunLimits, in_own_process, in_proces
 from allocator.errors import UsageError
 from allocator.listing import solvers
 from allocator.problem import Problem
+from allocator.progress import Progress
 from allocator.protocols import Solver
 from allocator.solution import Solution
 from allocator.statement import Number
 
 _SPEC = re.compile(r"^([A-Za-z0-9_-]+)(?:\[(.*)\])?$")
-
-Progress = Callable[[str, int, int], None]
 
 
 def compare(

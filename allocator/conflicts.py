@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,13 +12,12 @@ import numpy as np
 
 from allocator.coupling_changes import told
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 from allocator.protocols import Solver
 from allocator.relaxing import Constraint, Oracle, constraints_of
 from allocator.statement import Number
 from allocator.validation import pointer
 from allocator.wording import amount
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def conflict(
     stuck = _stuck(problem)
     if stuck is not None:
         return Conflict("infeasible", reason=f"group {stuck!r} has no choice that is allowed; allow one, or drop it")
-    tick = progress or (lambda what, done, total: None)
+    tick = progress or silent
     deadline = math.inf if time_limit is None else time.monotonic() + time_limit
     oracle = Oracle(problem, solver, deadline, seed)
     everything = constraints_of(problem)

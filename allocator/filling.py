@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from allocator.errors import UsageError
 from allocator.evaluation import scale_of, upper
 from allocator.pipeline import Interrupted, solve
 from allocator.problem import Problem
+from allocator.progress import Progress
 from allocator.solution import Solution
 from allocator.statement import Number
 
@@ -51,7 +52,7 @@ def fill(
     gap: float | None,
     time_limit: float | None,
     settings: Mapping[str, Any],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Frontier:
     """The frontier with the gaps between the points of `start` (a hull, or None where there is none) filled.
 
@@ -89,7 +90,7 @@ class _Filling:
     hull: Frontier | None
     settings: Mapping[str, Any]
     time_limit: float | None
-    progress: Callable[[str, int, int], None] | None
+    progress: Progress | None
     found: list[Found] = field(default_factory=list)
     limit: str | None = None
     reasons: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from allocator.filling import fill
 from allocator.formats.digest import content_sha256
 from allocator.linear import SMALL, Linear, linearise
 from allocator.problem import Problem
+from allocator.progress import Progress
 from allocator.protocols import Solver
 from allocator.reduce import Reduced, reduce
 from allocator.solution import Answer, Solution
 from allocator.statement import Budget, IntArray, Number
 from allocator.verification import verify
 
-Progress = Callable[[str, int, int], None]
 WAY_OUT = "exact=True (--exact) takes it: a solver finds each point"
 
 

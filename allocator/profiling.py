@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allocator import registry
 from allocator.errors import UsageError
+from allocator.progress import Progress, silent
 
 if TYPE_CHECKING:
     from allocator.applier.statistics import Statistics
@@ -20,7 +21,7 @@ def profile(
     workload: Workload,
     space: Space | None = None,
     profiler: str | object | Sequence[str | object] = ("ggn",),
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     resume: str | Path | None = None,
     jobs: int | None = None,
     threads: int | None = None,
@@ -49,7 +50,6 @@ def profile(
         ActionError: a choice that cannot be done to a layer.
     """
     from allocator.space import Space
-    from profilers._progress import silent
     from profilers._run import Statistic, run
     from profilers._workers import torch_threads
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,10 @@ from allocator.chosen import Given, chosen
 from allocator.errors import UsageError
 from allocator.pipeline import solve
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 from allocator.protocols import Solver
 from allocator.statement import FloatArray, IntArray
 
-Progress = Callable[[str, int, int], None]
 QUANTILES = (0.05, 0.5, 0.95)
 SHOWN = 20
 
@@ -167,7 +167,7 @@ def stability(
     stated, rows = given.problem, given.outcome.rows
     choice = rows - stated.indptr[:-1]
     tally = _Tally(np.zeros(stated.choice_count, np.int64))
-    tick = progress or (lambda what, done, total: None)
+    tick = progress or silent
     limit, done = None, 0
     try:
         for problem_i in _draws(stated, names, samples, seed, correlated, tally):

@@ -12,10 +12,10 @@ from allocator.errors import UsageError
 from allocator.grouping.channels import ChannelSpace, channels_of
 from allocator.grouping.ranking import importance, most_important
 from allocator.grouping.shares import Levels, levels, wanted
+from allocator.progress import silent
 from allocator.space import Space
 from allocator.workload import Workload
 from profilers._plan import Target
-from profilers._progress import silent
 from profilers._statistics import statistics_for
 
 RANKED_BY = frozenset({"input_moment"})

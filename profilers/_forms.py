@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from allocator.progress import Progress
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._shards import Piece, sharded
 
 STAGE = "stored forms"

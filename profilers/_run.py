@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from allocator.applier.statistics import Statistics, digest
 from allocator.errors import AllocatorError, UsageError
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 from allocator.space import Space
 from allocator.tasks.batches import count
 from allocator.tasks.guard import untouched
@@ -22,7 +23,6 @@ from profilers._findings import Findings, Gathered
 from profilers._groups import model_sha256, provenance, rows, versions
 from profilers._parts import Parts
 from profilers._plan import Plan, plan
-from profilers._progress import Progress, silent
 from profilers._statistics import with_statistics
 from profilers._workers import Workers
 

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from allocator.progress import Progress, resumed
 from profilers._plan import Plan
-from profilers._progress import Progress, resumed
 
 Piece: TypeAlias = dict[str, Tensor]
 """What one shard found: named tensors, on the CPU when they are handed back."""

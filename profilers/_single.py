@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from allocator.errors import UsageError
+from allocator.progress import Progress, silent
 from allocator.tasks.batches import count, first, leaves, take
 from allocator.tasks.positions import divergence, per_sample
 from allocator.tasks.protocol import Batch
 from profilers._blocks import blocks, inside
 from profilers._deltas import Form, Table, deltas, positions
 from profilers._plan import Plan, Target
-from profilers._progress import Progress, silent
 from profilers._replay import Recording, record, replay
 from profilers._shards import Piece, sharded
 

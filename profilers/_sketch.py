@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.tasks.batches import count
 from allocator.tasks.measurement import ratios
 from allocator.tasks.protocol import Batch
@@ -27,7 +28,6 @@ from profilers._forms import make_forms
 from profilers._parts import batch_seed
 from profilers._passes import Cotangent, backward_passes, changes_of, pieces_of_samples
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._score import Score
 from profilers._shards import Piece, sharded
 from profilers._stretches import Block, Stretch, blocks, part

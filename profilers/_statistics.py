@@ -13,6 +13,7 @@ from allocator.applier.layers import kind_of, units
 from allocator.applier.optimism import optimism
 from allocator.applier.statistics import LayerStatistics, Statistics, needed
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.splitting import halves
 from allocator.workload import Workload
 from profilers._calibration import batches
@@ -21,7 +22,6 @@ from profilers._cotangent import half_hessian
 from profilers._parts import batch_seed
 from profilers._patches import CONVOLUTIONS, counts, moments
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._project import Call
 from profilers._watch import watched
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.tasks.measurement import ratio
 from profilers._hutchpp import hutchpp
 from profilers._hvp import Graph, Matrix, build, check, differentiable
 from profilers._parts import batch_seed
 from profilers._pieces import pieces
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._shards import Piece, sharded
 
 ROUND = 16

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from allocator.progress import Progress
 from allocator.tasks.batches import count, take
 from profilers._families import family
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._sketch import Sketch, Sketched, sample_batches
 
 SHARE = 16

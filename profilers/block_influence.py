@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from profilers._blocks import blocks
 from profilers._calibration import Key, keys, piece
 from profilers._findings import Findings
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
 

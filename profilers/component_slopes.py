@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from allocator.actions import Action, LowRank
+from allocator.progress import Progress
 from allocator.tasks.positions import per_sample
 from profilers._calibration import Key, piece
 from profilers._capture import captured
@@ -17,7 +18,6 @@ from profilers._findings import Findings
 from profilers._labels import true
 from profilers._passes import pieces_of_samples
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._project import Call, by_gradients, gradients_by_sample
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded

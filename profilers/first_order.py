@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from allocator.progress import Progress
 from profilers._calibration import Key, piece
 from profilers._columns import enough, joined, means
 from profilers._findings import Findings
@@ -15,7 +16,6 @@ from profilers._forms import make_forms
 from profilers._labels import true
 from profilers._passes import backward_passes, changes_of, pieces_of_samples, whole_menu
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
 

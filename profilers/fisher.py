@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from profilers._calibration import Key, piece
 from profilers._columns import enough, joined, means
 from profilers._findings import Findings
@@ -17,7 +18,6 @@ from profilers._labels import drawn, true
 from profilers._parts import batch_seed
 from profilers._passes import backward_passes, changes_of, pieces_of_samples, whole_menu
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
 

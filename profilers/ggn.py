@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from allocator.hygiene import ROWS
+from allocator.progress import Progress
 from profilers._basis import basis
 from profilers._findings import Findings
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shrink import shrunk
 from profilers._sketch import Sketch

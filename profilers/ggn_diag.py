@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from allocator.progress import Progress
 from profilers._findings import Findings
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._sketch import Sketch
 

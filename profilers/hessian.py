@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from allocator.progress import Progress
 from allocator.tasks.measurement import Measured, ratio
 from profilers._backward import Changes
 from profilers._findings import Findings
@@ -15,7 +16,6 @@ from profilers._forms import make_forms
 from profilers._hvp import build, check, differentiable
 from profilers._pieces import pieces
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._score import Score
 from profilers._shards import Piece, sharded

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.tasks.measurement import Measured
 from allocator.tasks.positions import per_sample
 from profilers._capture import captured
@@ -22,7 +23,6 @@ from profilers._forms import make_forms
 from profilers._parts import batch_seed
 from profilers._pieces import pieces
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._score import Score
 from profilers._shards import Piece, sharded

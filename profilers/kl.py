@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.tasks.measurement import Measured, ratio
 from profilers._columns import enough
 from profilers._delta_store import DeltaStore
 from profilers._findings import Findings
 from profilers._interactions import Meeting
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._score import Score
 from profilers._shards import Piece

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.tasks.measurement import ratio
 from profilers._backward import Changes
 from profilers._findings import Basis, Findings
@@ -20,7 +21,6 @@ from profilers._lanczos import Pairs, largest
 from profilers._parts import batch_seed
 from profilers._pieces import pieces
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._score import Score
 from profilers._traces import Trace, Traces

@@ -16,13 +16,13 @@ from torch.nn import ModuleList
 from allocator.applier.apply import apply_
 from allocator.applier.plan import plan as applier_plan
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.tasks.batches import count, take
 from allocator.tasks.protocol import Batch
 from profilers._calls import LayerCall, calls_of
 from profilers._findings import Cost, Findings
 from profilers._latency_table import read_latency
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
 from profilers._workers import Workers

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from profilers._changed import Measure, changed_losses, first_batches
 from profilers._columns import means
 from profilers._findings import Basis, Findings
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
 

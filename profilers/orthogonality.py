@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from allocator.tasks.batches import count
 from profilers._calibration import keys, piece
 from profilers._columns import enough
 from profilers._findings import Findings
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._project import Call
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from allocator.progress import Progress
 from allocator.tasks.positions import per_sample
 from profilers._backward import Changes
 from profilers._calibration import Key, piece
@@ -18,7 +19,6 @@ from profilers._forms import make_forms
 from profilers._labels import true
 from profilers._passes import changes_of, pieces_of_samples
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._project import Call
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded

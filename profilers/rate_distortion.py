@@ -11,6 +11,7 @@ from torch import Tensor
 
 from allocator.actions import Quantize
 from allocator.errors import UsageError
+from allocator.progress import Progress
 from profilers._backward import Changes
 from profilers._calibration import Key, piece
 from profilers._cotangent import half_hessian
@@ -19,7 +20,6 @@ from profilers._groups import costs
 from profilers._parts import batch_seed
 from profilers._passes import backward_passes, pieces_of_samples
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
 

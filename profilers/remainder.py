@@ -9,11 +9,11 @@ import torch
 
 from allocator import registry
 from allocator.errors import UsageError
+from allocator.progress import Progress, silent
 from profilers._changed import Measure, changed_losses, cut, first_batches
 from profilers._findings import Findings
 from profilers._parts import Parts
 from profilers._plan import Plan
-from profilers._progress import Progress, silent
 from profilers._run import Profiler, Statistic
 from profilers._score import Score
 from profilers._shards import Piece, sharded

@@ -11,11 +11,11 @@ from torch import Tensor
 from allocator.actions import Layer, LowRank
 from allocator.errors import UsageError
 from allocator.menu_items import FACTOR
+from allocator.progress import Progress
 from profilers._findings import Findings
 from profilers._groups import RESOURCES, costs
 from profilers._moments import input_moments, moment_bytes
 from profilers._plan import Plan, Target
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._shards import Piece, sharded
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from allocator.progress import Progress
 from profilers._findings import Findings
 from profilers._forms import make_forms
 from profilers._plan import Plan
-from profilers._progress import Progress
 from profilers._run import Profiler
 from profilers._score import Score
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from allocator.cli.remaining import Remaining, in_words
+from allocator.progress import silent
 
 if TYPE_CHECKING:
     from allocator.applier.checkpoint import CheckpointInfo
@@ -114,7 +115,7 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """
     started = time.monotonic()
     if not enabled:
-        yield lambda what, done, total: None
+        yield silent
     elif sys.stderr.isatty():
         yield from _bar(started)
     else:

@@ -12,10 +12,9 @@ import typer
 
 from allocator.cli.choices import Bits, Model, Ranks, SpaceFile, choices_of
 from allocator.cli.console import print_json, progress, say, table
+from allocator.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from allocator.faithfulness.agreement import Agreement
     from allocator.faithfulness.report import Fidelity
     from allocator.problem import Problem
@@ -102,7 +101,7 @@ def _profiled(
     space: str | None,
     bits: str | None,
     ranks: str | None,
-    tick: Callable[[str, int, int], None],
+    tick: Progress,
     parts: Path | None,
 ) -> Problem:
     from allocator.cli.profiling import profilers

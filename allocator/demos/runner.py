@@ -23,11 +23,10 @@ from allocator.evaluation import resource_use
 from allocator.formats.problems import save_problem
 from allocator.problem import Problem
 from allocator.profiling import profile
+from allocator.progress import Progress
 from allocator.solution import Solution
 from allocator.tasks.measurement import Measured, measure
 from allocator.workload import Workload
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

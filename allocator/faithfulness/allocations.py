@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from allocator.faithfulness.predicting import Predictor
 from allocator.formats.digest import content_sha256
 from allocator.pipeline import solve
 from allocator.problem import Problem
+from allocator.progress import Progress
 from allocator.statement import BoolArray, FloatArray, IntArray
 from profilers._parts import Parts
 
@@ -20,8 +21,6 @@ REGIONS = ("all", "low", "middle", "high")
 WIDTHS: Mapping[str, tuple[int, int]] = {"low": (2, 4), "middle": (3, 6), "high": (5, 8)}
 BUDGETS = 6
 SOLVE_SECONDS = 5.0
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from allocator.faithfulness.report import Fidelity
 from allocator.faithfulness.weights import Weights
 from allocator.formats.digest import content_sha256
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 from allocator.statement import FloatArray, IntArray
 from allocator.tasks.guard import untouched
 from allocator.tasks.measurement import Measured
@@ -36,7 +37,6 @@ from allocator.workload import Workload
 from profilers._fast_path import opened
 from profilers._groups import model_sha256, versions
 
-Progress = Callable[[str, int, int], None]
 FEWEST_GROUPS = 4
 """Groups that a label must have for its ranking of groups to count."""
 
@@ -78,7 +78,7 @@ def fidelity(
     for name, number, least in (("allocations", allocations, 0), ("singles", singles, 0), ("samples", samples, 2)):
         if number is not None and number < least:
             raise UsageError(f"{name} {number}: give {least} or more")
-    stated, tick = _loaded(problem), progress or (lambda stage, done, total: None)
+    stated, tick = _loaded(problem), progress or silent
     workload.check()
     warnings = _foreign(workload, stated)
     before = model_sha256(workload.model)

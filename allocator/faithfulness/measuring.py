@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from allocator.applier.statistics import Statistics, digest
 from allocator.errors import AllocatorError, UsageError
 from allocator.faithfulness.held_out import HeldOut
 from allocator.faithfulness.weights import Weights
+from allocator.progress import Progress
 from allocator.statement import FloatArray, IntArray
 from allocator.tasks.measurement import Measured, ratio
 from allocator.tasks.positions import divergence, per_sample
@@ -24,7 +25,6 @@ from profilers._groups import model_sha256, versions
 from profilers._parts import Parts
 from profilers._replay import Recording
 
-Progress = Callable[[str, int, int], None]
 NOISY = 0.1
 """Share of the measured loss beyond which its standard error says that there are too few samples."""
 

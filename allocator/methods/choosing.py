@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,13 @@ from allocator import registry
 from allocator.methods.method import Spec
 from allocator.pipeline import solve
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 from allocator.solution import Solution
 from allocator.statement import IntArray
 
 if TYPE_CHECKING:
     from allocator.methods.certifying import Certified
     from allocator.workload import Workload
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,7 @@ class Setting:
     seed: int = 0
     jobs: int | None = None
     folder: Path | None = None
-    progress: Progress = field(default=lambda stage, done, total: None)
+    progress: Progress = field(default=silent)
 
 
 @dataclass(frozen=True, kw_only=True)

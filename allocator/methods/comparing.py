@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from allocator.methods.running import Budgets, budgeted, method_named, profiled,
 from allocator.methods.standing import Contest, Row, contest
 from allocator.pipeline import solve
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 from allocator.solution import Solution
 from allocator.space import Space
 from allocator.workload import Workload
 from profilers._groups import model_sha256, versions
 from profilers._parts import Parts
 
-Progress = Callable[[str, int, int], None]
 UNIFORM = "uniform"
 
 
@@ -66,7 +66,7 @@ def compare_methods(
     """
     if not budgets:
         raise UsageError("compare_methods needs at least one budget, such as weight_bytes=25%")
-    tick = progress or (lambda stage, done, total: None)
+    tick = progress or silent
     recipes = [one if isinstance(one, Method) else method_named(one) for one in methods or available()]
     digests = workload.check()
     choices = space or Space.simple()

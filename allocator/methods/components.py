@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from allocator import registry
 from allocator.profiling import profile
+from allocator.progress import Progress
 from allocator.space import Rule, Space
 from allocator.tasks.guard import untouched
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from allocator.statement import FloatArray
     from allocator.workload import Workload
 
-Progress = Callable[[str, int, int], None]
 HALVINGS = 60
 MARGIN = 0.98
 """Of γ²: what is left of it is for the rounding of the factors."""

@@ -12,9 +12,9 @@ from allocator.errors import UsageError
 from allocator.methods.lossless import Lossless
 from allocator.methods.menus import Kinds
 from allocator.methods.method import Fidelity, Spec
+from allocator.progress import Progress
 
 if TYPE_CHECKING:
-    from allocator.methods.choosing import Progress
     from allocator.methods.forecasting import Extent
     from allocator.problem import Problem
     from allocator.space import Space

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from allocator.errors import UsageError
 from allocator.methods.menus import Kinds, menu_of
+from allocator.progress import Progress
 from allocator.statement import Loss
 
 if TYPE_CHECKING:
-    from allocator.methods.choosing import Chosen, Progress, Setting
+    from allocator.methods.choosing import Chosen, Setting
     from allocator.methods.forecasting import Extent
     from allocator.problem import Problem
     from allocator.space import Space

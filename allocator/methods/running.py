@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from allocator.methods.method import Method
 from allocator.pipeline import solve
 from allocator.problem import Problem
 from allocator.profiling import profile
+from allocator.progress import Progress, silent
 from allocator.space import Space
 from allocator.statement import Budget, Number
 from allocator.workload import Workload
 
-Progress = Callable[[str, int, int], None]
 Budgets = Mapping[str, Number | str] | Sequence[str] | str | Number | None
 METRICS = ("kl", "loss", "accuracy")
 PLAIN = "weight_error"
@@ -127,7 +127,7 @@ def run(
         UsageError: an unknown method; no budget; data or a network that the method cannot work with.
     """
     recipe = method if isinstance(method, Method) else method_named(method)
-    tick = progress or (lambda stage, done, total: None)
+    tick = progress or silent
     folder = None if resume is None else Path(resume)
     choices = space or Space.simple()
     workload.check()

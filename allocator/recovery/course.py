@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from allocator.progress import Progress, resumed
 from allocator.recovery.adam import Adam
 from allocator.recovery.trainable import Trainable
 from allocator.tasks.batches import count
@@ -20,7 +21,6 @@ from allocator.tasks.positions import divergence, per_sample
 from allocator.workload import Workload
 from profilers._groups import model_sha256, versions
 from profilers._parts import Parts, batch_seed
-from profilers._progress import Progress, resumed
 
 MEASUREMENTS = 20
 """How often a course is measured on what is held back."""

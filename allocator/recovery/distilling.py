@@ -15,6 +15,7 @@ from torch.nn import Module
 from allocator.applier.modules import is_compressed
 from allocator.applier.packed_units import packed_units
 from allocator.errors import UsageError
+from allocator.progress import Progress, silent
 from allocator.recovery import norms
 from allocator.recovery.course import Course, Taught, kept_at
 from allocator.recovery.samples import parted
@@ -25,7 +26,6 @@ from allocator.tasks.measurement import Measured
 from allocator.tasks.protocol import Batch
 from allocator.workload import Workload
 from profilers._fast_path import opened
-from profilers._progress import Progress, silent
 
 RATE = 5e-3
 """Of the first step; of 1e-3 to 1e-2 the middle one is good from 2 to 4 bits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from allocator.hygiene import scaled, separable
 from allocator.logit_sum import LogitSum, improve
 from allocator.pipeline import solve
 from allocator.problem import Problem
+from allocator.progress import Progress
 from allocator.reduce import reduce
 from allocator.statement import IntArray
 
@@ -27,8 +28,6 @@ WITH_COUPLINGS = {"solver": "annealing"}
 """For two of the shares alone, since it takes twenty times as long."""
 LOGIT_STARTS, LOGIT_KICKS = 4, 3
 """Of the search by logit sums, where each costs as much as a whole search with interactions."""
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from allocator.applier.statistics import Statistics, digest
 from allocator.logit_sum import LogitSum
 from allocator.problem import Problem
 from allocator.profiling import profile
+from allocator.progress import Progress
 from allocator.refining.menus import Menus, menus_of
 from allocator.refining.selecting import Selection
 from allocator.statement import Basis, IntArray, Loss, Notes
@@ -20,7 +21,6 @@ from allocator.workload import Workload
 from profilers._groups import model_sha256
 from profilers.kl import Kl
 
-Progress = Callable[[str, int, int], None]
 SCORE = "kl"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from allocator.hygiene import positive
 from allocator.logit_sum import LogitSum
 from allocator.pipeline import solve
 from allocator.problem import Problem
+from allocator.progress import Progress, silent
 from allocator.protocols import Exactness, Limits
 from allocator.refining import measuring
 from allocator.refining.believing import Belief, beliefs
@@ -43,8 +44,6 @@ from profilers._trust import LIMIT
 PASSES = 10.0
 """Forward and backward passes over the calibration data that measuring single choices may take unless told."""
 NO_BUDGET = "there is no budget, so that nothing need be compressed: give one, such as weight_bytes=25%"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ def refine(
     require_passes(passes)
     stated = apply_budgets(problem, budgets)
     _refuse(stated)
-    tick = progress or (lambda stage, done, total: None)
+    tick = progress or silent
     parted = split(workload)
     begun = stated if signed else positive(stated)
     first, plain = by_profile(begun, seed), uniform(stated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn import Module
 from allocator.applier.layers import Unit, units
 from allocator.errors import UsageError
 from allocator.faithfulness.held_out import Change, HeldOut
+from allocator.progress import Progress, silent
 from allocator.study.correlating import Correlation, correlations
 from allocator.study.errors_of_layers import errors, layer_inputs
 from allocator.study.tensor_formats import FORMATS, formats_named, suits
@@ -23,7 +24,6 @@ from allocator.workload import Workload
 from profilers._groups import model_sha256, versions
 from profilers._replay import Recording
 
-Progress = Callable[[str, int, int], None]
 FEWER = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Shares of a layer's weights that are taken away, as in the published study."""
 
@@ -112,7 +112,7 @@ def study(
             raise UsageError(f"a level of {level:g}: give shares of the weights to take away, above 0 and below 1")
     if samples is not None and samples < 2:
         raise UsageError(f"samples {samples}: give 2 or more")
-    tick = progress or (lambda stage, done, total: None)
+    tick = progress or silent
     wanted, before = formats_named(formats), model_sha256(workload.model)
     workload.check()
     layers = _layers(workload.model, ends)

@@ -29,6 +29,7 @@ from allocator.apart import menu_of
 from allocator.cli.console import progress
 from allocator.kinds import EIGHT, without_inputs
 from allocator.methods.judging import Judged, compared
+from allocator.progress import Progress
 from allocator.space import Space
 from allocator.statement import FloatArray
 from allocator.tasks.protocol import Batch
@@ -49,7 +50,6 @@ NEAREST, COMPENSATED = "uniform, nearest", "uniform, compensated"
 """All layers at one width: rounded to nearest, or as the menus do it."""
 
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

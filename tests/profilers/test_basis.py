@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from allocator.profiling import profile
+from allocator.progress import silent
 from allocator.tasks.guard import untouched
 from profilers._basis import basis, reliability
 from profilers._plan import plan
-from profilers._progress import silent
 from profilers._sketch import Sketch, Sketched
 from profilers.ggn import Ggn
 

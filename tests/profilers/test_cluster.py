@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import allocator
+from allocator.progress import silent
 from profilers._plan import plan
-from profilers._progress import silent
 from profilers._shards import sharded
 from profilers._workers import Workers
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from allocator.errors import UsageError
+from allocator.progress import silent
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
 from profilers._labels import drawn, true
 from profilers._plan import plan
-from profilers._progress import silent
 from profilers.fisher import Fisher
 
 

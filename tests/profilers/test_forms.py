@@ -10,11 +10,11 @@ import torch
 
 from allocator.applier.approximate import Approximator
 from allocator.profiling import profile
+from allocator.progress import silent
 from allocator.space import Rule, Space
 from allocator.tasks.guard import untouched
 from profilers._forms import STAGE, make_forms
 from profilers._plan import plan
-from profilers._progress import silent
 from profilers._statistics import with_statistics
 from profilers.fisher import Fisher
 from profilers.ggn import Ggn

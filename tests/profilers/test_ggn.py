@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from allocator.errors import UsageError
+from allocator.progress import silent
 from allocator.space import Space
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
 from profilers._backward import Backward, Changes
 from profilers._capture import captured
 from profilers._plan import plan
-from profilers._progress import silent
 from profilers._sketch import Sketch
 from profilers._verify import rows_are_samples
 from profilers.ggn import Ggn

@@ -102,7 +102,7 @@ DRIVER = """
 import sys, toy_shards
 from allocator.space import Space
 from profilers._plan import plan
-from profilers._progress import silent
+from allocator.progress import silent
 from profilers._shards import sharded
 from profilers._workers import Workers
 from dataclasses import replace

@@ -15,11 +15,11 @@ from torch import nn
 
 from allocator.errors import AllocatorError, UsageError
 from allocator.profiling import profile
+from allocator.progress import silent
 from allocator.tasks.guard import untouched
 from allocator.workload import Workload
 from profilers._parts import Parts
 from profilers._plan import plan
-from profilers._progress import silent
 from profilers._shards import sharded
 from profilers._travel import new_token, packed, unpacked
 from profilers._workers import Workers

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocator.profiling import profile
+from allocator.progress import silent
 from allocator.tasks.guard import untouched
 from profilers import _stretches
 from profilers._plan import Target, plan
-from profilers._progress import silent
 from profilers._sketch import Sketch
 from profilers._stretches import Stretch, _cut, blocks
 from profilers.ggn import Ggn

@@ -1,4 +1,4 @@
-"""How a profiler says how far it has got."""
+"""How long work says how far it has got."""
 
 from __future__ import annotations
 
