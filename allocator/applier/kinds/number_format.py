@@ -19,6 +19,10 @@ from allocator.applier.weight import Weight
 class NumberFormatKind(Kind):
     """See `NumberFormat`; the arithmetic is in `allocator.applier.number_formats`."""
 
+    def slow(self, action: NumberFormat) -> bool:
+        """Where scales are searched for: a hundred times what it takes to read the codes again."""
+        return action.method == "mse"
+
     def store(self, weight: Weight, action: NumberFormat) -> Tensor:
         """The codes, then the scales."""
         coded = encode(weight.matrix, action, importance(weight, action))

@@ -19,6 +19,10 @@ from allocator.errors import ActionError
 class UnifyKind(Kind):
     """See `Unify`; means and errors are float64."""
 
+    def slow(self, action: Unify) -> bool:
+        """Blocks are sorted, and the rest is rounded by a search."""
+        return True
+
     def store(self, weight: Weight, action: Unify) -> Tensor:
         """Map, magnitudes, signs, rest."""
         from allocator.applier.kinds import kind_of
