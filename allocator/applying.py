@@ -61,7 +61,12 @@ def fitted(workload: Workload, problem: Problem, progress: Progress | None = Non
         return _statistics.fitted(workload, wanted, progress or silent)
 
 
-def applied(workload: Workload, solution: HasActions | PlainSolution, statistics: Statistics | None = None) -> Module:
+def applied(
+    workload: Workload,
+    solution: HasActions | PlainSolution,
+    statistics: Statistics | None = None,
+    progress: Progress = silent,
+) -> Module:
     """A copy of the workload's network with the solution applied; the network itself stays as it is.
 
     ``statistics``: of `layer_statistics`, where they are at hand already.
@@ -71,8 +76,8 @@ def applied(workload: Workload, solution: HasActions | PlainSolution, statistics
     """
     from allocator.applier.apply import apply_
 
-    known = layer_statistics(workload, solution) if statistics is None else statistics
-    return apply_(copy.deepcopy(workload.model), solution, statistics=known)
+    known = layer_statistics(workload, solution, progress) if statistics is None else statistics
+    return apply_(copy.deepcopy(workload.model), solution, statistics=known, progress=progress)
 
 
 def _of_units(model: Module, by_module: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:

@@ -16,12 +16,18 @@ from allocator.applier.plan import HasActions, PlainSolution, Step, modules_of, 
 from allocator.applier.statistics import Statistics, require
 from allocator.applier.weight import to_matrix
 from allocator.errors import ActionError
+from allocator.progress import Progress, silent, told
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
 def apply_(
-    model: _Model, solution: HasActions | PlainSolution, packed: bool = False, statistics: Statistics | None = None
+    model: _Model,
+    solution: HasActions | PlainSolution,
+    packed: bool = False,
+    statistics: Statistics | None = None,
+    *,
+    progress: Progress = silent,
 ) -> _Model:
     """Compress the layers of a model in place, as a solution says, and return it.
 
@@ -36,6 +42,7 @@ def apply_(
         solution: a Solution, anything with `.actions` and `.modules`, or {group: {"action": …, "modules": […]}}.
         packed: store the weights in their small form.
         statistics: of the layers' inputs and outputs, for actions that need them (`allocator.layer_statistics`).
+        progress: told after every group.
 
     Raises:
         ActionError: see `plan`; also a weight that is not finite, statistics that are missing. Nothing has been changed
@@ -48,7 +55,7 @@ def apply_(
         require_ready(steps, statistics)
         opening.narrow(modules_of(step for step in steps if not leaves_alone(step)))
         opening.stay()
-        for step in steps:
+        for step in told(progress, "compressing", steps):
             _do(model, step, packed, statistics)
     return model
 

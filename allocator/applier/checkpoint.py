@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from allocator.applier.tensor_file import (
     write,
 )
 from allocator.applier.weight import to_matrix
+from allocator.progress import Progress, silent
 
 MODEL_FILE = "model.safetensors"
 SOLUTION_FILE = "solution.json"
@@ -60,6 +62,7 @@ def compress(
     *,
     describe_itself: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
 ) -> CheckpointInfo:
     """Write the model as a solution compresses it; the model itself is not changed.
 
@@ -79,6 +82,7 @@ def compress(
             as the allocation's cost said, and `load_compressed` needs the solution beside it.
         provenance: what else the header should say, such as the command line; plain data without dates, so that equal
             runs write equal bytes.
+        progress: told after every group.
 
     Raises:
         ActionError: see `plan`; a weight that is not finite, statistics that are missing.
@@ -92,7 +96,14 @@ def compress(
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         said = description(steps, {**origin(solution), **(provenance or {})}) if describe_itself else {}
-        size, described = write_model(model, steps, folder / MODEL_FILE, said, partial(_payload, statistics or {}))
+        done = count(1)
+
+        def payload(step: Step) -> Tensor:
+            made = _payload(statistics or {}, step)
+            progress("compressing", next(done), len(steps))
+            return made
+
+        size, described = write_model(model, steps, folder / MODEL_FILE, said, payload)
     save_solution(solution, folder / SOLUTION_FILE)
     return CheckpointInfo(folder, size, described)
 

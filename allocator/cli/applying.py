@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allocator.cli.choices import Model
-from allocator.cli.console import number, print_json, say, size_of, table
+from allocator.cli.console import number, print_json, progress, say, size_of, table
 
 if TYPE_CHECKING:
     from allocator.applier.program import ProgramInfo
@@ -36,14 +36,16 @@ def apply_command(
 
     chosen = _applicable(solution)
     workload = load_workload(model)
-    info = compress(
-        workload.model,
-        chosen,
-        out,
-        layer_statistics(workload, chosen),
-        describe_itself=not bare,
-        provenance={"command": f"allocator apply {model} {Path(solution).name}", "workload": workload.name},
-    )
+    with progress(not json) as tick:
+        info = compress(
+            workload.model,
+            chosen,
+            out,
+            layer_statistics(workload, chosen, tick),
+            describe_itself=not bare,
+            provenance={"command": f"allocator apply {model} {Path(solution).name}", "workload": workload.name},
+            progress=tick,
+        )
     if not json:
         print(f"{info.path}: {size_of(info)}, {len(chosen.actions)} groups")
     written = _write_program(workload, info.path) if program else None
@@ -97,17 +99,18 @@ def evaluate_command(
     chosen = None if solution is None else _applicable(solution)
     workload = load_workload(model)
     judged: Any = None
-    if chosen is not None:
-        from allocator.applying import applied
+    with progress(not json) as tick:
+        if chosen is not None:
+            from allocator.applying import applied
 
-        judged = applied(workload, chosen)
-    if checkpoint is not None:
-        from allocator.applier.loading import load_compressed
+            judged = applied(workload, chosen, progress=tick)
+        if checkpoint is not None:
+            from allocator.applier.loading import load_compressed
 
-        judged = load_compressed(copy.deepcopy(workload.model), checkpoint)
-    if judged is not None:
-        say("measuring the compressed model against the original on the evaluation data")
-    measured = evaluate(workload, judged, workload.model if judged is not None else None)
+            judged = load_compressed(copy.deepcopy(workload.model), checkpoint)
+        if judged is not None:
+            say("measuring the compressed model against the original on the evaluation data")
+        measured = evaluate(workload, judged, workload.model if judged is not None else None, progress=tick)
     if json:
         print_json(measured)
         return

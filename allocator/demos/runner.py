@@ -119,27 +119,27 @@ def _measure_all(
             continue
         key = solution.allocation.choice.tobytes()
         if key not in done:
-            done[key] = _measure(workload, solution, out / f"allocation-{len(done)}")
+            done[key] = _measure(workload, solution, out / f"allocation-{len(done)}", progress)
         results.append(Result(row=row, stored_bytes=done[key][0], measured=done[key][1]))
     progress("evaluated", len(rows), len(rows))
     return results
 
 
-def _measure(workload: Workload, solution: Solution, folder: Path) -> tuple[int, dict[str, Any]]:
+def _measure(workload: Workload, solution: Solution, folder: Path, progress: Progress) -> tuple[int, dict[str, Any]]:
     """Bytes on disk but for those in which the file describes itself, and metrics of the network that comes back.
 
     Raises:
         AllocatorError: the reloaded network's outputs differ from those of the one compressed in memory.
     """
-    statistics = layer_statistics(workload, solution)
-    info = compress(workload.model, solution, folder, statistics)
+    statistics = layer_statistics(workload, solution, progress)
+    info = compress(workload.model, solution, folder, statistics, progress=progress)
     reloaded = load_compressed(copy.deepcopy(workload.model), folder)
-    applied = apply_(copy.deepcopy(workload.model), solution, statistics=statistics)
+    applied = apply_(copy.deepcopy(workload.model), solution, statistics=statistics, progress=progress)
     batch = next(iter(workload.calibration))
     with torch.no_grad():
         if not torch.equal(workload.task.logits(reloaded, batch), workload.task.logits(applied, batch)):
             raise AllocatorError(f"{folder}: the stored network does not compute what the applied one does")
-    measured = measure(workload, applied, workload.model)
+    measured = measure(workload, applied, workload.model, progress=progress)
     return info.bytes - info.described, {name: asdict(m) for name, m in measured.items()}
 
 

@@ -75,7 +75,7 @@ def compare_methods(
     identity = hashlib.sha256(
         repr((model_sha256(workload.model), digests, repr(workload.task), choices.to_json(), seed, versions())).encode()
     ).hexdigest()
-    judge = _Judge(workload, Parts(None if resume is None else Path(resume) / "judged", identity))
+    judge = _Judge(workload, Parts(None if resume is None else Path(resume) / "judged", identity), tick)
     expected = forecasts(workload, recipes, choices)
     rows: list[Row] = []
     total = len(recipes) * len(stated)
@@ -102,12 +102,14 @@ class _Judge:
 
     workload: Workload
     parts: Parts
+    tick: Progress
 
     def __call__(self, solution: Solution) -> Judged:
         key = ("judged", sorted((name, repr(action)) for name, action in solution.actions.items()))
         kept = self.parts.take(*key)
         if kept is None:
-            found = compared(self.workload, applied(self.workload, solution))
+            network = applied(self.workload, solution, progress=self.tick)
+            found = compared(self.workload, network, self.tick)
             kept = _tensors(found)
             self.parts.keep(kept, *key)
         return _judged(kept)

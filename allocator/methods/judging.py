@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from allocator.errors import AllocatorError
+from allocator.progress import Progress, silent, told
 from allocator.statement import FloatArray
 from allocator.tasks.guard import untouched
 from allocator.tasks.measurement import Measured, ratio
@@ -65,8 +66,8 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high, "separated": self.separated}
 
 
-def compared(workload: Workload, network: Module) -> Judged:
-    """The network, a compressed copy, and the float one on the evaluation data.
+def compared(workload: Workload, network: Module, progress: Progress = silent) -> Judged:
+    """The network, a compressed copy, and the float one on the evaluation data, told after every batch.
 
     Raises:
         AllocatorError: the network gives numbers that are none.
@@ -75,7 +76,7 @@ def compared(workload: Workload, network: Module) -> Judged:
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
     base: dict[str, list[tuple[Tensor, Tensor]]] = {}
     with untouched(workload.model), untouched(network), torch.no_grad():
-        for batch in workload.evaluation:
+        for batch in told(progress, "judging", workload.evaluation):
             logits, plain = task.logits(network, batch), task.logits(workload.model, batch)
             mask, own = task.mask(batch), plain.argmax(-1)
             found = {"kl": per_sample(divergence(plain, logits), mask), **task.metrics(logits, batch)}

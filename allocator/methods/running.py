@@ -148,12 +148,13 @@ def run(
         solution.save(Path(out) / "solution.json")
     if solution.allocation is None:
         return ran
-    label, uniform = judged_uniform(workload, plain)
-    known = layer_statistics(workload, solution)
-    stored = None if out is None else compress(workload.model, solution, Path(out) / "checkpoint", known)
+    label, uniform = judged_uniform(workload, plain, tick)
+    known = layer_statistics(workload, solution, tick)
+    where = None if out is None else Path(out) / "checkpoint"
+    stored = None if where is None else compress(workload.model, solution, where, known, progress=tick)
     return replace(
         ran,
-        judged=compared(workload, applied(workload, solution, known)),
+        judged=compared(workload, applied(workload, solution, known, tick), tick),
         uniform=uniform[0] if uniform else None,
         uniform_label=label,
         used={
@@ -211,7 +212,9 @@ def stated_costs(workload: Workload, space: Space, budgets: Budgets) -> Problem:
     return apply_budgets(plain, budgets)
 
 
-def judged_uniform(workload: Workload, plain: Problem) -> tuple[str | None, tuple[Judged, Mapping[str, Number]] | None]:
+def judged_uniform(
+    workload: Workload, plain: Problem, progress: Progress = silent
+) -> tuple[str | None, tuple[Judged, Mapping[str, Number]] | None]:
     """Label, judgement and totals of the best uniform allocation within the budgets."""
     solution = solve(plain, "uniform", threads=1)
     if solution.allocation is None:
@@ -219,7 +222,8 @@ def judged_uniform(workload: Workload, plain: Problem) -> tuple[str | None, tupl
     rows = solution.allocation.rows()
     labels = [plain.label_codes.table[code] for code in plain.label_codes.code[rows]]
     common = max(sorted(set(labels)), key=labels.count)
-    return common, (compared(workload, applied(workload, solution)), solution.totals)
+    network = applied(workload, solution, progress=progress)
+    return common, (compared(workload, network, progress), solution.totals)
 
 
 def _inside(folder: Path | None, name: str) -> Path | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from allocator.progress import Progress, silent, told
 from allocator.tasks.guard import untouched
 from allocator.tasks.positions import divergence, per_sample
 from allocator.tasks.protocol import PairTask
@@ -73,6 +74,7 @@ def measure(
     reference: Module | None = None,
     *,
     batches: Iterable[object] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Measured]:
     """Metrics of ``model`` (default: the workload's own) on the evaluation data, each with its standard error.
 
@@ -85,6 +87,7 @@ def measure(
         model: the network judged; left as it was.
         reference: the network it is compared with, usually a copy made before compression.
         batches: other data than ``workload.evaluation``.
+        progress: told after every batch.
     """
     task, judged = workload.task, workload.model if model is None else model
     columns: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -93,7 +96,7 @@ def measure(
         stack.enter_context(torch.no_grad())
         for network in [judged] if reference is None else [judged, reference]:
             stack.enter_context(untouched(network))
-        for batch in workload.evaluation if batches is None else batches:
+        for batch in told(progress, "judging", workload.evaluation if batches is None else batches):
             logits = task.logits(judged, batch)
             rows = task.metrics(logits, batch)
             if reference is not None:
@@ -118,10 +121,10 @@ def measure(
 
 
 def evaluate(
-    workload: Workload, model: Module | None = None, reference: Module | None = None
+    workload: Workload, model: Module | None = None, reference: Module | None = None, *, progress: Progress = silent
 ) -> dict[str, dict[str, float | None]]:
     """`measure` as plain JSON data: ``{metric: {"value": …, "stderr": …}}``, null where a number is undefined."""
     return {
         name: {key: number if math.isfinite(number) else None for key, number in vars(measured).items()}
-        for name, measured in measure(workload, model, reference).items()
+        for name, measured in measure(workload, model, reference, progress=progress).items()
     }

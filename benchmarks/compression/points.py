@@ -165,11 +165,11 @@ def least_bytes(problem: Problem) -> int:
 
 def written(workload: Workload, solution: Solution) -> Point:
     """Compress, write, read back and judge; the network that is judged is the one that was read."""
-    known = layer_statistics(workload, solution)
-    with tempfile.TemporaryDirectory() as name:
-        info = compress(workload.model, solution, name, known)
+    with tempfile.TemporaryDirectory() as name, progress() as tell:
+        known = layer_statistics(workload, solution, tell)
+        info = compress(workload.model, solution, name, known, progress=tell)
         network = load_compressed(copy.deepcopy(workload.model), name)
-        judged, pairs = compared(workload, network), similarities(workload, network)
+        judged, pairs = compared(workload, network, tell), similarities(workload, network)
     return Point(info.bytes, 4 * parameters(workload), judged, _counts(solution), pairs)
 
 
