@@ -59,3 +59,22 @@ def test_the_check_runs_on_every_kind_of_task(workload_of, space, name):
     found = profile(workload_of(name), space, "ggn").notes.meta["profilers"]["ggn"]
     assert all(error >= 0 for error in found["linearisation_error"].values())
     assert found["linearisation_error"]["quantize 4"] > 0
+
+
+def test_the_check_is_resumed_after_a_kill(workload_of, space, tmp_path):
+    stage, calls = "ggn, its check", []
+    whole = profile(workload_of("lm"), space, "ggn", progress=lambda *call: calls.append(call))
+    families = [call for call in calls if call[0] == stage][-1][2]
+    assert families > 2
+
+    def stop_early(name, done, total):
+        if (name, done) == (stage, families - 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        profile(workload_of("lm"), space, "ggn", progress=stop_early, resume=tmp_path)
+    calls.clear()
+    again = profile(workload_of("lm"), space, "ggn", resume=tmp_path, progress=lambda *call: calls.append(call))
+    assert [call[1] for call in calls if call[0] == stage] == [families - 1, families]
+    assert again.notes.meta == whole.notes.meta
+    assert (again.remainder["ggn"] == whole.remainder["ggn"]).all()
