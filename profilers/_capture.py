@@ -16,7 +16,11 @@ from profilers._plan import Target
 from profilers._project import Call
 
 Arrival = Callable[[Target, Call, Tensor], None]
-"""Called with the gradient of every call's output, layer by layer, as the backward pass reaches it."""
+"""Called with the gradient of every call's output, layer by layer, as the backward pass reaches it.
+
+It must hold none of the tensors that the forward pass made, the logits least of all: their graph holds it, and a ring
+through that graph is never found by Python's collector, so that all of it would stay in memory.
+"""
 
 
 @dataclass(eq=False)

@@ -43,17 +43,18 @@ def _agrees(plan: Plan, batch: Batch) -> bool:
 
     def arrive(target: Target, call: Call, cotangent: Tensor) -> None:
         nonlocal mixed
-        rows = len(cotangent) // len(logits)
-        if rows * len(logits) != len(cotangent) or bool(cotangent[rows:].any()):
+        rows = len(cotangent) // samples
+        if rows * samples != len(cotangent) or bool(cotangent[rows:].any()):
             mixed = True
         else:
-            projected = projections(call, cotangent, len(logits), signs[target])[0].sum(0)
+            projected = projections(call, cotangent, samples, signs[target])[0].sum(0)
             seen[target] = seen.get(target, 0) + projected.double()
 
     weights = [target.unit.weight.requires_grad_() for target in plan.targets]
     try:
         with captured(plan.targets, arrive), torch.enable_grad():
             logits = plan.workload.task.logits(plan.workload.model, batch)
+        samples = len(logits)
         cotangent = torch.zeros_like(logits)
         cotangent[0] = torch.randn(logits[0].shape, generator=torch.Generator().manual_seed(0)).to(logits)
         found = gradients(logits, weights, cotangent)

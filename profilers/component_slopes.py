@@ -90,7 +90,7 @@ class ComponentSlopes(Profiler):
         def arrive(target: Target, call: Call, gradient: Tensor) -> None:
             rest = _changes(plan, target)
             found, changed = [], []
-            for part in gradients_by_sample(call, gradient, len(logits)):
+            for part in gradients_by_sample(call, gradient, samples):
                 found.append(_components(plan, target, part))
                 changed.append(by_gradients(call.module, part, rest).sum(1).double())
             single[target] = single.get(target, 0) + torch.cat(found)
@@ -98,14 +98,15 @@ class ComponentSlopes(Profiler):
 
         with captured(plan.targets, arrive) as capture, torch.enable_grad():
             logits = task.logits(model, batch)
+        samples = len(logits)
         capture.backward(logits, true(task, logits, batch))
         counts = per_sample(torch.ones(logits.shape[:-1]), task.mask(batch))[1]
         out: Piece = {"positions": counts}
         for place, target in enumerate(plan.targets):
             own = single.get(target)
             if own is None:
-                own = torch.zeros(len(logits), _decomposed(plan, target)[1].numel(), dtype=torch.float64)
-                others[target] = torch.zeros(len(logits), len(_places(target)), dtype=torch.float64)
+                own = torch.zeros(samples, _decomposed(plan, target)[1].numel(), dtype=torch.float64)
+                others[target] = torch.zeros(samples, len(_places(target)), dtype=torch.float64)
             out[f"component/{place}"] = own.cpu()
             out[f"slope/{place}"] = _menu(target, own, others[target]).cpu()
         return out

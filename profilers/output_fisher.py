@@ -67,14 +67,15 @@ class OutputFisher(Profiler):
 
         def arrive(target: Target, call: Call, gradient: Tensor) -> None:
             if changes.places(target):
-                own = _products(call, gradient, changes.of(target), len(logits))
+                own = _products(call, gradient, changes.of(target), samples)
                 found[target] = found.get(target, 0) + own
 
         with captured(plan.targets, arrive) as capture, torch.enable_grad():
             logits = task.logits(model, batch)
+        samples = len(logits)
         capture.backward(logits, true(task, logits, batch))
         counts = per_sample(torch.ones(logits.shape[:-1]), task.mask(batch))[1]
-        wide = {f"product/{i}": _wide(found.get(t), t, changes, len(logits)) for i, t in enumerate(plan.targets)}
+        wide = {f"product/{i}": _wide(found.get(t), t, changes, samples) for i, t in enumerate(plan.targets)}
         return {"positions": counts, **wide}
 
 
