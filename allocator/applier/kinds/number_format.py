@@ -20,7 +20,7 @@ class NumberFormatKind(Kind):
     """See `NumberFormat`; the arithmetic is in `allocator.applier.number_formats`."""
 
     def slow(self, action: NumberFormat) -> bool:
-        """Where scales are searched for: a hundred times what it takes to read the codes again."""
+        """Where scales are searched for, which takes many times as long as reading the codes again."""
         return action.method == "mse"
 
     def store(self, weight: Weight, action: NumberFormat) -> Tensor:
