@@ -29,7 +29,7 @@ class Subject:
         metric: of the task, that is judged beside the divergence; better is up or down.
         load: the workload; norms are folded where there are any.
         way: ``refined``: `allocator.refine`, which measures every choice; ``curvature``: the best that is found for the
-            quadratic model, for networks where a forward pass for every choice is too much, or data too few to validate.
+            quadratic model, for networks where a forward pass for every choice is too much, or data are too few.
         ratios: 4 · parameters over stored bytes, at which kinds are compared.
         bits: of the uniform roundings.
         whole: ratios at which factors alone, in float32, are tried too.
